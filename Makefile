@@ -1,0 +1,50 @@
+# `make demo` and `make test` need Python >= 3.11 and make; everything else is set up here, in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lint types test demo lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+setup: .venv/ready ## make .venv with the pinned packages of constraints.txt
+
+.venv/ready: constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "expected Python 3.11 or newer, got `$(PYTHON) --version`; say make PYTHON=python3.11"; exit 2; }
+	@echo "setting up .venv (about 6 GB, some minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lint: setup ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup ## mypy, strict, over the library and the pipelines
+	@$(BIN)/mypy
+
+test: lint types ## set up, lint, type-check, run the tests (under 20 minutes on 2 cores)
+	@$(BIN)/python -m pytest
+
+demo: setup ## corpus, features, training, evaluation, tags: under 10 minutes on 2 cores
+	@$(BIN)/python jobs/featurize.py configs/smoke.yaml out=$(DEMO) data.root=$(DEMO)/corpus
+	@$(BIN)/python jobs/train.py configs/smoke.yaml out=$(DEMO) data.root=$(DEMO)/corpus
+	@set -e; bundle=`ls -dt $(DEMO)/train/smoke-*/bundle | head -1`; \
+	$(BIN)/python jobs/evaluate.py $$bundle configs/smoke.yaml out=$(DEMO) data.root=$(DEMO)/corpus --out $(DEMO)/report; \
+	$(BIN)/python jobs/tag.py $$bundle $(DEMO)/corpus/IRMAS-TestingData-Part1 --out $(DEMO)/tags/`basename $$(dirname $$bundle)`; \
+	echo; echo "report     $(DEMO)/report/index.html"; \
+	echo "tags       $(DEMO)/tags (units, recordings, ledger.json)"; \
+	echo "bundle     $$bundle"; \
+	echo "MLflow     $(BIN)/mlflow ui --backend-store-uri sqlite:///$$PWD/$(DEMO)/mlflow.db"
+
+lock: ## make constraints.txt anew from pyproject.toml (needs the network)
+	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --no-header --no-annotate --quiet --output-file constraints.txt
+
+
+clean: ## remove what runs made (not .venv)
+	@rm -rf runs .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,68 @@
+"""One unit to one row: decoded, windowed, scored; whatever happens, the row says it.
+
+Shapes: W windows, K labels.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from instrunet.audio import io
+from instrunet.bundle import Bundle
+from instrunet.features.featurizer import QUIET
+
+STATUSES = ("tagged", "silent", "too_short", "duplicate", "damaged", "corrupt", "unreadable")
+BAD = ("damaged", "corrupt", "unreadable")
+SHORTEST_S = 0.05  # less sound than this says nothing about what made it
+
+SCHEMA = pa.schema(
+    [
+        ("unit_id", pa.string()),
+        ("uri", pa.string()),
+        ("start_s", pa.float64()),
+        ("stop_s", pa.float64()),
+        ("status", pa.string()),
+        ("flags", pa.list_(pa.string())),
+        ("error", pa.string()),
+        ("window_start_s", pa.list_(pa.float32())),
+        ("scores", pa.list_(pa.list_(pa.float32()))),
+        ("bundle", pa.string()),
+    ]
+)
+
+
+def tag(unit: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
+    """The output row of a unit; `stop_s` is filled in where only decoding could tell."""
+    row = {name: unit[name] for name in ("unit_id", "uri", "start_s", "stop_s", "status", "error")}
+    row |= {"flags": [], "window_start_s": [], "scores": [], "bundle": bundle.fingerprint}
+    if unit["status"]:
+        return row
+    try:
+        sound = io.read(Path(unit["uri"]), bundle.spec.front.sample_rate, unit["start_s"], unit["stop_s"])
+    except io.DecodeError as error:
+        return row | {"status": error.status, "error": str(error)}
+    return row | _scored(unit, sound, bundle)
+
+
+def table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _scored(unit: dict[str, Any], sound: io.Sound, bundle: Bundle) -> dict[str, Any]:
+    seconds = len(sound.wave) / bundle.spec.front.sample_rate
+    found: dict[str, Any] = {"flags": sound.flags, "error": sound.damage}
+    if unit["stop_s"] is None:
+        found["stop_s"] = unit["start_s"] + seconds
+    if seconds < SHORTEST_S:
+        status = "damaged" if sound.damage else "too_short"
+        return found | {"status": status, "error": sound.damage or f"{seconds:.3f} s of sound, {SHORTEST_S} s needed"}
+    if float(np.abs(sound.wave).max()) < QUIET:
+        return found | {"status": "silent"}
+    windows = bundle.featurizer.fast(sound.wave)
+    return found | {
+        "status": "damaged" if sound.damage else "tagged",  # what was kept of a damaged one is scored all the same
+        "window_start_s": [unit["start_s"] + at for at in windows.start_s],
+        "scores": bundle.scores(windows).tolist(),
+    }

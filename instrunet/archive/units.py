@@ -1,0 +1,147 @@
+"""The work list: every sound file below a folder, cut into units of at most some minutes, gathered into fixed parts."""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from instrunet.audio.io import EXTENSIONS, DecodeError, probe
+from instrunet.config import Spec, fingerprint
+from instrunet.data.manifest import sha256_of
+from instrunet.errors import DataError
+
+WORK_LIST = "work_list.parquet"
+
+# `status` is empty where a worker has to find out; a duplicate or unreadable file is known before
+SCHEMA = pa.schema(
+    [
+        ("part", pa.int32()),
+        ("unit_id", pa.string()),
+        ("uri", pa.string()),
+        ("start_s", pa.float64()),
+        ("stop_s", pa.float64()),  # null: to the end, where the header does not say how far that is
+        ("status", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+
+
+class UnitSpec(Spec):
+    unit_s: float = Field(300.0, gt=0)
+    part_s: float = Field(1800.0, gt=0)  # of sound in a part: what is lost at most when a worker dies
+    part_units: int = Field(128, gt=0)
+
+
+def list_files(archive: Path) -> list[Path]:
+    """Sound files by their names, in a fixed order. What has no such name is no business of ours."""
+    if archive.is_file():
+        return [archive]
+    if not archive.is_dir():
+        raise DataError(f"expected a folder of sound at {archive}, found nothing")
+    found = sorted(p for p in archive.rglob("*") if p.suffix.lower() in EXTENSIONS)
+    if not found:
+        raise DataError(f"expected sound files ({' '.join(sorted(EXTENSIONS))}) under {archive}, found none")
+    return found
+
+
+def work_list(archive: Path, spec: UnitSpec, bundle: str) -> pa.Table:
+    """One row a unit. The same archive, spec and bundle give the same rows and the same parts."""
+    files = list_files(archive)
+    twins = _duplicates(files)
+    rows = [row for path in files for row in _units(path, archive, spec, bundle, twins)]
+    return pa.Table.from_pylist(list(_in_parts(rows, spec)), schema=SCHEMA)
+
+
+def digest(table: pa.Table) -> str:
+    return fingerprint(table.column("unit_id").to_pylist())
+
+
+def save(table: pa.Table, path: Path) -> None:
+    """A row group a part, so that a worker reads its part alone."""
+    with pq.ParquetWriter(path, SCHEMA) as writer:
+        for batch in _groups(table):
+            writer.write_table(batch, row_group_size=max(1, len(batch)))
+
+
+def load_part(path: Path, number: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.ParquetFile(path).read_row_group(number).to_pylist()
+    return rows
+
+
+def n_parts(table: pa.Table) -> int:
+    return int(table.column("part")[-1].as_py()) + 1 if len(table) else 0
+
+
+def _units(path: Path, archive: Path, spec: UnitSpec, bundle: str, twins: dict[Path, Path]) -> Iterator[dict[str, Any]]:
+    status, error, duration_s = "", "", None
+    if path in twins:
+        status, error = "duplicate", f"the same bytes as {twins[path]}"
+    try:
+        duration_s = probe(path).duration_s
+    except DecodeError as problem:
+        status, error = problem.status, str(problem)
+    for start_s, stop_s in _ranges(duration_s, spec.unit_s):
+        yield {
+            "unit_id": _unit_id(path, archive, start_s, stop_s, bundle),
+            "uri": str(path.absolute()),
+            "start_s": start_s,
+            "stop_s": stop_s,
+            "status": status,
+            "error": error,
+        }
+
+
+def _ranges(duration_s: float | None, unit_s: float) -> list[tuple[float, float | None]]:
+    if duration_s is None:
+        return [(0.0, None)]
+    n = max(1, math.ceil(duration_s / unit_s))
+    return [(k * unit_s, min((k + 1) * unit_s, duration_s)) for k in range(n)]
+
+
+def _unit_id(path: Path, archive: Path, start_s: float, stop_s: float | None, bundle: str) -> str:
+    """Identity of a file (name in the archive, size, time of change), the range, and the model that is to hear it."""
+    name = path.relative_to(archive).as_posix() if path != archive else path.name
+    try:
+        stat = path.stat()
+        seen = f"{stat.st_size}|{stat.st_mtime_ns}"
+    except OSError:
+        seen = "unreadable"
+    stop = "end" if stop_s is None else f"{stop_s:.6f}"
+    return hashlib.sha256(f"{name}|{seen}|{start_s:.6f}|{stop}|{bundle}".encode()).hexdigest()[:24]
+
+
+def _duplicates(files: list[Path]) -> dict[Path, Path]:
+    """{file: the earlier file with the same bytes}. Only files of equal size are read."""
+    by_size: dict[int, list[Path]] = {}
+    for path in files:
+        if path.is_file():
+            by_size.setdefault(path.stat().st_size, []).append(path)
+    twins: dict[Path, Path] = {}
+    for same in (group for size, group in by_size.items() if len(group) > 1 and size):
+        first: dict[str, Path] = {}
+        for path in same:
+            content = sha256_of(path)
+            if content and first.setdefault(content, path) != path:
+                twins[path] = first[content]
+    return twins
+
+
+def _in_parts(rows: list[dict[str, Any]], spec: UnitSpec) -> Iterator[dict[str, Any]]:
+    part, units, seconds = 0, 0, 0.0
+    for row in rows:
+        length = (row["stop_s"] or row["start_s"]) - row["start_s"]
+        if units and (units >= spec.part_units or seconds + length > spec.part_s):
+            part, units, seconds = part + 1, 0, 0.0
+        units, seconds = units + 1, seconds + length
+        yield row | {"part": part}
+
+
+def _groups(table: pa.Table) -> Iterator[pa.Table]:
+    part = table.column("part").to_numpy()
+    bounds = [0, *(k for k in range(1, len(part)) if part[k] != part[k - 1]), len(part)]
+    return (table.slice(a, b - a) for a, b in zip(bounds, bounds[1:], strict=False))

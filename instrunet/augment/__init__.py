@@ -1,0 +1,1 @@
+"""What is done to training clips so that a model cannot learn them by heart."""

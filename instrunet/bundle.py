@@ -1,0 +1,202 @@
+"""The bundle: a model that travels whole. `bundle.json` says everything, `weights.safetensors` holds the numbers.
+
+Shapes: W windows, K labels.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.torch
+import soxr
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors import SafetensorError
+from torch import Tensor
+
+from instrunet.audio import io
+from instrunet.config import Spec, canonical_json
+from instrunet.data.parts import read_json
+from instrunet.errors import BundleError, ConfigError, DataError
+from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics, Windows
+from instrunet.models import ModelSpec, Network
+
+SPEC_FILE, WEIGHTS_FILE = "bundle.json", "weights.safetensors"
+
+
+class Provenance(Spec):
+    """Where a model comes from: enough to refuse a score on its own training data, and to make it again."""
+
+    experiment: str = ""  # fingerprints
+    manifest: str = ""
+    corpus: str = ""
+    seed: int = 0
+    audit: str = ""
+    n_clips: dict[str, int] = {}
+    group_keys: tuple[str, ...] = ()  # hashed recordings of training and validation
+    clip_hashes: tuple[str, ...] = ()  # 16 digits of the sha256 of each of their files
+    epoch: int = 0
+    metrics: dict[str, float] = {}
+
+
+class BundleSpec(Spec):
+    format: Literal[1] = 1
+    kind: Literal["single", "multi"]
+    labels: tuple[str, ...] = Field(min_length=2)
+    front: FrontEnd
+    model: ModelSpec
+    statistics: Statistics
+    temperature: float = Field(1.0, gt=0)
+    thresholds: tuple[float, ...] = ()  # one a label, for `multi`; empty: 0.5 each
+    trained: Provenance = Provenance()
+    weights_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one sound: `labels` is its decision, `scores` the mean over the windows."""
+
+    labels: list[str]
+    scores: dict[str, float]
+    window_start_s: list[float]
+    window_scores: list[list[float]]
+    duration_s: float
+    flags: list[str]
+    damage: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Bundle:
+    """A function from a waveform to decisions."""
+
+    def __init__(self, spec: BundleSpec, network: Network) -> None:
+        self.spec = spec
+        self.network = network.eval()
+        self.featurizer = Featurizer(spec.front)
+
+    @classmethod
+    def load(cls, path: Path) -> "Bundle":
+        spec = _read_spec(path)
+        network = Network(spec.model, spec.front, spec.statistics, len(spec.labels))
+        weights = _read_weights(path / WEIGHTS_FILE, spec.weights_sha256)
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise BundleError(f"{path}: the weights are not those of its network: {_first_line(error)}") from None
+        return cls(spec, network)
+
+    def save(self, path: Path) -> Path:
+        """Write into an empty folder; the caller publishes the folder whole."""
+        return save(self.spec, self.network, path)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.spec.fingerprint()
+
+    def __call__(self, sound: Path | str | NDArray[np.float32], sample_rate: int | None = None) -> Prediction:
+        """Decide on a file, or on samples [T] or [T, C] at `sample_rate`."""
+        heard = self._hear(sound, sample_rate)
+        windows = self.featurizer.fast(heard.wave)
+        if not windows.start_s:
+            raise io.DecodeError("too_short", "the sound holds no samples; expected at least one")
+        scores = self.scores(windows)
+        mean = scores.mean(0)
+        return Prediction(
+            self.decide(mean),
+            {label: float(score) for label, score in zip(self.spec.labels, mean, strict=True)},
+            windows.start_s,
+            scores.tolist(),
+            len(heard.wave) / self.spec.front.sample_rate,
+            heard.flags,
+            heard.damage,
+        )
+
+    def scores(self, windows: Windows, batch_size: int = 32) -> NDArray[np.float32]:
+        """Probabilities [W, K]: softmax or sigmoid of the logits over the temperature."""
+        features = {name: torch.from_numpy(values) for name, values in windows.features.items()}
+        return self.predict(features, batch_size)
+
+    @torch.inference_mode()
+    def predict(self, features: Mapping[str, Tensor], batch_size: int = 32) -> NDArray[np.float32]:
+        """{name: [W, F, L]} to probabilities [W, K], a batch at a time so that memory does not grow with W."""
+        n = len(next(iter(features.values())))
+        out = np.zeros((n, len(self.spec.labels)), np.float32)
+        for at in range(0, n, batch_size):
+            batch = {name: values[at : at + batch_size].float() for name, values in features.items()}
+            out[at : at + batch_size] = self._activate(self.network(batch)).numpy()
+        return out
+
+    def decide(self, scores: NDArray[np.float32]) -> list[str]:
+        """Labels for mean scores [K]: the best one, or every one at or above its threshold."""
+        if self.spec.kind == "single":
+            return [self.spec.labels[int(scores.argmax())]]
+        return [label for label, s, t in zip(self.spec.labels, scores, self.thresholds, strict=True) if s >= t]
+
+    @property
+    def thresholds(self) -> NDArray[np.float32]:
+        return np.array(self.spec.thresholds or [0.5] * len(self.spec.labels), np.float32)
+
+    def _activate(self, logits: Tensor) -> Tensor:
+        scaled = logits.float() / self.spec.temperature
+        return scaled.softmax(1) if self.spec.kind == "single" else scaled.sigmoid()
+
+    def _hear(self, sound: Path | str | NDArray[np.float32], sample_rate: int | None) -> io.Sound:
+        rate = self.spec.front.sample_rate
+        if isinstance(sound, Path | str):
+            return io.read(Path(sound), rate)
+        if sample_rate is None:
+            raise ConfigError("an array needs its sample_rate: bundle(samples, sample_rate=44100)")
+        wave = np.asarray(sound, np.float32)
+        if wave.ndim not in (1, 2):
+            raise DataError(f"expected samples as [T] or [T, C], got an array of shape {wave.shape}")
+        mono = wave if wave.ndim == 1 else wave.mean(1)
+        return io.Sound(np.ascontiguousarray(mono if sample_rate == rate else soxr.resample(mono, sample_rate, rate)))
+
+
+def save(spec: BundleSpec, network: Network, path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    weights = safetensors.torch.save({name: value.contiguous() for name, value in network.state_dict().items()})
+    (path / WEIGHTS_FILE).write_bytes(weights)
+    sealed = spec.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
+    (path / SPEC_FILE).write_text(canonical_json(sealed.model_dump(mode="json")) + "\n", encoding="utf-8")
+    return path
+
+
+def _read_spec(path: Path) -> BundleSpec:
+    if not (path / SPEC_FILE).is_file():
+        raise BundleError(
+            f"expected a bundle (a folder with {SPEC_FILE}) at {path}, found none; jobs/train.py makes one"
+        )
+    try:
+        tree = read_json(path / SPEC_FILE)
+        if tree.get("format") != 1:
+            raise BundleError(
+                f"{path} has bundle format {tree.get('format')!r}; this version reads 1: upgrade instrunet"
+            )
+        return BundleSpec.parse(tree, str(path / SPEC_FILE))
+    except (DataError, ConfigError) as error:
+        raise BundleError(str(error)) from None
+
+
+def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}; the bundle is not whole") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise BundleError(f"{path} is not the file that bundle.json was sealed with; copy the bundle again")
+    try:
+        weights: dict[str, Tensor] = safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise BundleError(f"{path} is not a safetensors file: {error}") from None
+    return weights
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

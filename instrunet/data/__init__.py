@@ -1,0 +1,1 @@
+"""Corpora, manifests, splits, and the rule by which many workers write one folder."""

@@ -1,0 +1,117 @@
+"""How many workers write one folder: a plan written once, parts fixed by it, each published whole, first one wins.
+
+FOLDER/plan.json            what this folder is: a folder of another plan is refused, naming the field
+FOLDER/<kind>/part-00007.*  part 7, a function of the plan alone; there it is whole, or it is not there
+FOLDER/_SUCCESS             written last
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from instrunet.config import canonical_json
+from instrunet.errors import DataError
+
+PLAN, DONE = "plan.json", "_SUCCESS"
+
+
+def write_aside(path: Path, write: Callable[[Path], Any]) -> Path:
+    """Write under another name, sync, rename: under `path` the content is whole or as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = _aside(path)
+    try:
+        write(aside)
+        _sync(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return path
+
+
+def publish(path: Path, write: Callable[[Path], Any]) -> bool:
+    """As `write_aside`, but create-only: the first writer wins and a late or doubled one changes nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        return False
+    aside = _aside(path)
+    try:
+        write(aside)
+        _sync(aside)
+        os.link(aside, path)
+    except FileExistsError:
+        return False
+    finally:
+        aside.unlink(missing_ok=True)
+    return True
+
+
+def claim(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Make `folder` the home of `plan`, or check that it already is."""
+    path = folder / PLAN
+    if folder.is_file() or (folder.is_dir() and not path.exists() and _has_files(folder)):
+        raise DataError(
+            f"expected a new folder or one of the same job at {folder}, found other files; choose another folder"
+        )
+    publish(path, lambda aside: aside.write_text(canonical_json(plan) + "\n", encoding="utf-8"))
+    there = read_json(path)
+    for field in sorted({*there, *plan}):
+        if there.get(field) != plan.get(field):
+            raise DataError(
+                f"{folder} belongs to another job: its {field} is {_short(there.get(field))}, "
+                f"this one's is {_short(plan.get(field))}; choose another folder or remove this one"
+            )
+
+
+def part_path(folder: Path, kind: str, number: int, suffix: str = ".parquet") -> Path:
+    return folder / kind / f"part-{number:05d}{suffix}"
+
+
+def left(folder: Path, kind: str, n_parts: int, suffix: str = ".parquet") -> list[int]:
+    """The parts that are not published yet: the plan minus one listing."""
+    there = {path.name for path in (folder / kind).glob(f"part-*{suffix}")}
+    return [k for k in range(n_parts) if part_path(folder, kind, k, suffix).name not in there]
+
+
+def is_done(folder: Path) -> bool:
+    return (folder / DONE).is_file()
+
+
+def finish(folder: Path) -> None:
+    publish(folder / DONE, lambda aside: aside.write_bytes(b""))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path} should hold an object, it holds a {type(value).__name__}")
+    return value
+
+
+def write_json(path: Path, value: Any) -> Path:
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _has_files(folder: Path) -> bool:
+    """Leftovers of a writer that was killed before its plan do not make a folder somebody else's."""
+    return any(not p.name.startswith(f".{PLAN}.") for p in folder.iterdir())
+
+
+def _short(value: Any) -> str:
+    text = canonical_json(value)
+    return text if len(text) <= 60 else text[:57] + "..."

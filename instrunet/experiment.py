@@ -1,0 +1,89 @@
+"""The experiment: the tree that one YAML file describes. It only composes specs."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from instrunet.config import Spec, fingerprint, load_tree
+from instrunet.data.corpora import CorpusSpec, SynthCorpusSpec
+from instrunet.data.split import SplitSpec
+from instrunet.features.featurizer import FrontEnd
+from instrunet.models import ModelSpec
+from instrunet.models.seed_cnn import Task8Spec
+from instrunet.tasks import TASKS, Task
+from instrunet.training.optim import TrainSpec
+
+
+class ClusterSpec(Spec):
+    """What is asked of Ray. Only `workers` changes a result: it says which rows share a batch norm."""
+
+    workers: int = Field(1, ge=1)
+    gpus_per_worker: float = Field(0, ge=0)
+    cpus_per_worker: float = Field(1, gt=0)
+    max_failures: int = Field(3, ge=0)
+    num_cpus: int | None = Field(None, ge=1)  # logical CPUs of a local Ray; None: the machine's, but at least 4
+
+
+class TrackingSpec(Spec):
+    """Where a run is tracked. Without `uri` and MLFLOW_TRACKING_URI: OUT/mlflow.db and OUT/mlartifacts, no server."""
+
+    enabled: bool = True
+    uri: str | None = None
+    experiment: str = "instrunet"
+    model: str | None = None  # the registered model's name; None: the run's name
+    alias: str = "challenger"
+
+
+class SearchSpec(Spec):
+    """A study: which fields are searched, and how."""
+
+    samples: int = Field(4, ge=1)
+    space: dict[str, dict[str, Any]] = {}
+    metric: str = "val_balanced_accuracy"
+    scheduler: str = "asha"
+    grace_epochs: int = Field(1, ge=1)
+    reduction: int = Field(2, ge=2)
+    concurrent: int = Field(2, ge=1)
+
+
+class Experiment(Spec):
+    name: str = Field("experiment", pattern=r"^[a-z0-9][a-z0-9._-]{0,40}$")
+    out: Path = Path("runs")
+    task: str = "any"
+    data: CorpusSpec = SynthCorpusSpec()
+    split: SplitSpec = SplitSpec()
+    max_bad_fraction: float = Field(0.05, ge=0, le=1)
+    front: FrontEnd = FrontEnd()
+    model: ModelSpec = Task8Spec()
+    train: TrainSpec = TrainSpec()
+    cluster: ClusterSpec = ClusterSpec()
+    tracking: TrackingSpec = TrackingSpec()
+    tune: SearchSpec | None = None
+
+    @model_validator(mode="after")
+    def _task_is_known(self) -> Self:
+        if self.task not in TASKS:
+            raise ValueError(f"task must be one of {', '.join(TASKS)}; got {self.task!r}")
+        return self
+
+    @property
+    def the_task(self) -> Task:
+        return TASKS[self.task]
+
+    def run_fingerprint(self) -> str:
+        """Of all that decides the result; where it is written and how it is recorded does not."""
+        tree = self.model_dump(mode="json", exclude={"out", "tracking", "tune"})
+        tree["cluster"] = {"workers": self.cluster.workers}
+        tree["data"].pop("root", None)  # the manifest's digest speaks for the sound
+        return fingerprint(tree)
+
+
+def load(path: Path | str, overrides: Iterable[str] = ()) -> Experiment:
+    """A configuration file, its overrides applied. Short forms: `model: task8` is `model: {name: task8}`."""
+    tree = load_tree(path, overrides)
+    for key in ("model", "data"):
+        if isinstance(tree.get(key), str):
+            tree[key] = {"name": tree[key]}
+    return Experiment.parse(tree, str(path))

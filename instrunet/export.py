@@ -1,0 +1,98 @@
+"""The whole function as ONNX, waveform in and scores out, checked against the bundle it came from.
+
+Shapes: W windows, N samples of a window, K labels.
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from instrunet.bundle import Bundle
+from instrunet.config import canonical_json
+from instrunet.data.parts import write_aside
+from instrunet.errors import ConfigError, JobError
+
+OPSET = 18
+TOLERANCE = 1e-4
+FILE = "model.onnx"
+
+
+class WindowsToScores(nn.Module):
+    """[W, N] samples at the bundle's rate to [W, K] scores."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__()
+        self.featurizer, self.network = bundle.featurizer, bundle.network
+        self.temperature, self.softmax = bundle.spec.temperature, bundle.spec.kind == "single"
+
+    def forward(self, windows: Tensor) -> Tensor:
+        logits: Tensor = self.network(self.featurizer(windows)) / self.temperature
+        return logits.softmax(1) if self.softmax else logits.sigmoid()
+
+
+def require() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"export needs the extra `onnx`: pip install 'instrunet[onnx]' ({error})") from None
+
+
+def to_onnx(bundle: Bundle, folder: Path) -> tuple[Path, float]:
+    """Write `folder`/model.onnx; returns it and the largest difference to the bundle on noise of three lengths."""
+    require()
+    path = write_aside(folder / FILE, lambda aside: _export(bundle, aside))
+    difference = parity(bundle, path)
+    if difference > TOLERANCE:
+        path.unlink()
+        raise JobError(
+            f"the exported model differs from the bundle by {difference:.2g}, at most {TOLERANCE:g} is allowed"
+        )
+    return path, difference
+
+
+def parity(bundle: Bundle, path: Path) -> float:
+    """Largest difference of a score between onnxruntime and the bundle's own serving path."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    worst = 0.0
+    for n_windows in (1, 2, 5):
+        wave = rng.standard_normal(n_windows * bundle.spec.front.window).astype(np.float32) * 0.1
+        windows = wave.reshape(n_windows, -1)
+        ours = bundle.scores(bundle.featurizer.fast_windows(windows))
+        theirs = session.run(None, {"windows": windows})[0]
+        worst = max(worst, float(np.abs(ours - theirs).max()))
+    return worst
+
+
+def _export(bundle: Bundle, path: Path) -> None:
+    import onnx
+
+    example = torch.zeros(2, bundle.spec.front.window)
+    dynamic = {"windows": {0: torch.export.Dim("windows", min=1, max=4096)}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own notes on deprecations inside torch
+        program = torch.onnx.export(
+            WindowsToScores(bundle).eval(),
+            (example,),
+            input_names=["windows"],
+            output_names=["scores"],
+            dynamic_shapes=dynamic,
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None  # it is None only in the exporter's other mode
+    model = program.model_proto
+    front = bundle.spec.front
+    facts = {"labels": bundle.spec.labels, "fingerprint": bundle.fingerprint, "kind": bundle.spec.kind}
+    for key, value in {**facts, "sample_rate": front.sample_rate, "window": front.window}.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = f"instrunet.{key}", canonical_json(value)
+    onnx.save(model, str(path))

@@ -1,0 +1,123 @@
+"""The front end: waveform to windows to features, by one spec, in training, evaluation, tagging and export alike.
+
+Shapes: T samples, W windows, N samples of a window, F bands, L frames.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from instrunet.audio import windows
+from instrunet.config import Spec
+from instrunet.features import FEATURES, FeatureSpec, LogMel
+
+QUIET = 1e-4  # -80 dBFS: below it a window is silence, and raising it to full scale would only raise noise
+
+
+class FrontEnd(Spec):
+    """All that lies between a file and the network."""
+
+    features: tuple[FeatureSpec, ...] = Field((FeatureSpec(),), min_length=1)
+    window_s: float = Field(3.0, gt=0)
+    hop_s: float = Field(3.0, gt=0)
+    level: Literal["peak", "rms", "none"] = "peak"  # of each window, so that a unit of an archive is treated as a clip
+
+    @model_validator(mode="after")
+    def _one_sample_rate(self) -> Self:
+        rates = {feature.sample_rate for feature in self.features}
+        if len(rates) > 1:
+            raise ValueError(f"all features must share one sample_rate; got {sorted(rates)}")
+        names = [feature.name for feature in self.features]
+        if len(set(names)) < len(names):
+            raise ValueError(f"each feature may stand once; got {', '.join(names)}")
+        return self
+
+    @property
+    def sample_rate(self) -> int:
+        return self.features[0].sample_rate
+
+    @property
+    def window(self) -> int:
+        return round(self.window_s * self.sample_rate)
+
+    @property
+    def hop(self) -> int:
+        return round(self.hop_s * self.sample_rate)
+
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(F, L) of each feature of one window."""
+        return {feature.name: feature.shape(self.window) for feature in self.features}
+
+
+@dataclass(frozen=True)
+class Windows:
+    """`features[name]` is [W, F, L]; `quiet` [W] marks windows without sound."""
+
+    start_s: list[float]
+    features: dict[str, NDArray[np.float32]]
+    quiet: NDArray[np.bool_]
+
+
+class Featurizer(nn.Module):
+    """Windows [W, N] to {name: [W, F, L]}; `fast` is the same on the CPU, one by one: batches miss the cache."""
+
+    def __init__(self, spec: FrontEnd) -> None:
+        super().__init__()
+        self.spec = spec
+        parts: dict[str, LogMel] = {feature.name: FEATURES[feature.name](feature) for feature in spec.features}
+        self.parts = nn.ModuleDict(parts)
+        self._fast = {name: part.fast for name, part in parts.items()}
+
+    def forward(self, wave: Tensor) -> dict[str, Tensor]:
+        level = _level(wave, self.spec.level)
+        return {name: part(level) for name, part in self.parts.items()}
+
+    def fast(self, wave: NDArray[np.float32]) -> Windows:
+        """A sound of any length, already at `spec.sample_rate`, to all of its windows."""
+        begins, cut = windows.cut(wave, self.spec.window, self.spec.hop)
+        return self.fast_windows(cut, [begin / self.spec.sample_rate for begin in begins])
+
+    def fast_windows(self, cut: NDArray[np.float32], start_s: list[float] | None = None) -> Windows:
+        """Windows [W, N] that are already cut."""
+        level = _level(torch.from_numpy(cut), self.spec.level).numpy()
+        features = {
+            name: np.stack([fast(row) for row in level]) if len(level) else self._none(name)
+            for name, fast in self._fast.items()
+        }
+        quiet = np.abs(cut).max(axis=1, initial=0.0) < QUIET
+        return Windows([0.0] * len(cut) if start_s is None else start_s, features, quiet)
+
+    def _none(self, name: str) -> NDArray[np.float32]:
+        return np.zeros((0, *self.spec.shapes()[name]), np.float32)
+
+
+def _level(wave: Tensor, kind: str) -> Tensor:
+    """Each window brought to one loudness; silence is left where it is."""
+    if kind == "none":
+        return wave
+    loud = wave.abs().amax(-1, keepdim=True) if kind == "peak" else wave.square().mean(-1, keepdim=True).sqrt() * 10
+    return torch.where(loud < QUIET, wave, wave / loud.clamp_min(QUIET))
+
+
+class Statistics(Spec):
+    """Mean and deviation of each feature over the training split, by which the network's input is normalised."""
+
+    mean: dict[str, float]
+    std: dict[str, float]
+    n_windows: int
+
+    @classmethod
+    def of(cls, sums: Mapping[str, tuple[float, float, int]], n_windows: int) -> Self:
+        """From (sum, sum of squares, count) of each feature, in float64."""
+        mean = {name: total / count for name, (total, _, count) in sums.items()}
+        std = {
+            name: max(float(np.sqrt(max(squares / count - mean[name] ** 2, 0.0))), 1e-3)
+            for name, (_, squares, count) in sums.items()
+        }
+        return cls(mean=mean, std=std, n_windows=n_windows)

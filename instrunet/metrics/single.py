@@ -1,0 +1,131 @@
+"""Metrics of a task in which each clip has exactly one label.
+
+Shapes: N clips, K labels.
+
+Conventions, and how others differ:
+
+* The prediction is the label with the highest score; among equal scores the first label wins.
+* Balanced accuracy and macro F1 average over the classes that are present in `y_true`. scikit-learn's macro F1 also
+  takes in classes that were only predicted, each with F1 0, so on a subset of the classes it comes out lower.
+* Precision of a class that is never predicted, and recall of a class with no clips, is 0.0. The latter has n = 0.
+* MCC is 0.0 where it is undefined: one class only in the truth or in the predictions.
+* Log loss is the mean of -ln p(true label), with p no less than 2.2e-16 (36.04 at most for a clip); it is None when the
+  scores are not probabilities (rows that sum to 1).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+
+from instrunet.errors import DataError
+
+Ints = NDArray[np.integer[Any]]
+Floats = NDArray[np.floating[Any]]
+
+# Half-precision probabilities of 100 labels sum to 1 within about 1e-3; logits do not by far.
+SUM_TOLERANCE = 2e-3
+
+
+def validate(y_true: Ints, scores: Floats, labels: Sequence[str]) -> None:
+    validate_scores(scores, labels)
+    if len(labels) < 2:
+        raise DataError(f"expected at least two labels to tell apart, got {list(labels)}; name every label of the task")
+    if y_true.ndim != 1 or not np.issubdtype(y_true.dtype, np.integer):
+        raise DataError(
+            f"expected y_true as label indices [N] of an integer type, got {y_true.dtype} of shape {y_true.shape}; "
+            "pass one index into `labels` for each clip"
+        )
+    if len(y_true) != len(scores):
+        raise DataError(f"expected as many y_true as scores, got {len(y_true)} and {len(scores)}; pass the same clips")
+    unknown = sorted({int(i) for i in y_true if not 0 <= i < len(labels)})
+    if unknown:
+        raise DataError(
+            f"expected label indices from 0 to {len(labels) - 1}, got {unknown[:5]}; "
+            "the corpus holds labels the model does not know: map or drop those clips"
+        )
+
+
+def validate_scores(scores: Floats, labels: Sequence[str]) -> None:
+    """The checks that both kinds of task share: scores [N, K], one column a label, all finite."""
+    if len(set(labels)) != len(labels):
+        twice = sorted({label for label in labels if list(labels).count(label) > 1})
+        raise DataError(f"expected each label once, got {twice} more than once; rename or merge them")
+    if scores.ndim != 2 or scores.shape[1] != len(labels):
+        raise DataError(
+            f"expected scores of shape (N, {len(labels)}), one column for each label, got {scores.shape}; "
+            "pass the labels of the model that gave the scores"
+        )
+    if not len(scores):
+        raise DataError("expected at least one clip, got none; check the split and the filter of the manifest")
+    bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+    if len(bad):
+        raise DataError(
+            f"expected finite scores, got NaN or infinity in {len(bad)} of {len(scores)} clips, first at row {bad[0]}; "
+            "check those clips for silence and the training for divergence"
+        )
+
+
+def evaluate(y_true: Ints, scores: Floats, labels: Sequence[str]) -> dict[str, Any]:
+    """All figures of a single-label task, as plain numbers that JSON can hold."""
+    validate(y_true, scores, labels)
+    y_pred = scores.argmax(axis=1)
+    return {
+        "n": len(y_true),
+        "accuracy": accuracy(y_true, y_pred),
+        "balanced_accuracy": balanced_accuracy(y_true, y_pred),
+        "macro_f1": macro_f1(y_true, y_pred),
+        "weighted_f1": weighted_f1(y_true, y_pred),
+        "mcc": mcc(y_true, y_pred),
+        "log_loss": log_loss(y_true, scores),
+        "per_class": per_class(y_true, y_pred, labels),
+        "confusion": confusion(y_true, y_pred, len(labels)),
+    }
+
+
+def accuracy(y_true: Ints, y_pred: Ints) -> float:
+    return float(np.mean(y_true == y_pred))
+
+
+def balanced_accuracy(y_true: Ints, y_pred: Ints) -> float:
+    # As balanced_accuracy_score, without its warning when a class that is absent from y_true was predicted.
+    return float(sk.recall_score(y_true, y_pred, labels=np.unique(y_true), average="macro", zero_division=0))
+
+
+def macro_f1(y_true: Ints, y_pred: Ints) -> float:
+    return float(sk.f1_score(y_true, y_pred, labels=np.unique(y_true), average="macro", zero_division=0))
+
+
+def weighted_f1(y_true: Ints, y_pred: Ints) -> float:
+    return float(sk.f1_score(y_true, y_pred, labels=np.unique(y_true), average="weighted", zero_division=0))
+
+
+def mcc(y_true: Ints, y_pred: Ints) -> float:
+    # scikit-learn warns when it meets a single class; the value is 0 by convention then.
+    if len(np.unique(y_true)) < 2 or len(np.unique(y_pred)) < 2:
+        return 0.0
+    return float(sk.matthews_corrcoef(y_true, y_pred))
+
+
+def log_loss(y_true: Ints, scores: Floats) -> float | None:
+    total = scores.sum(axis=1, keepdims=True, dtype=np.float64)
+    if (scores < 0).any() or (abs(total - 1) > SUM_TOLERANCE).any():
+        return None
+    # Scaled to sum to 1 in float64, as scikit-learn warns beyond 1.5e-8.
+    return float(sk.log_loss(y_true, scores / total, labels=np.arange(scores.shape[1])))
+
+
+def per_class(y_true: Ints, y_pred: Ints, labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+    columns = sk.precision_recall_fscore_support(y_true, y_pred, labels=np.arange(len(labels)), zero_division=0)
+    return {
+        label: {"precision": float(p), "recall": float(r), "f1": float(f), "n": int(n)}
+        for label, p, r, f, n in zip(labels, *columns, strict=True)
+    }
+
+
+def confusion(y_true: Ints, y_pred: Ints, n_labels: int) -> list[list[int]]:
+    """Counts [K, K]: rows are the true labels, columns the predicted ones."""
+    counts: list[list[int]] = sk.confusion_matrix(y_true, y_pred, labels=np.arange(n_labels)).tolist()
+    return counts

@@ -1,0 +1,228 @@
+"""From an evaluation to a folder with `metrics.json` and a page that opens from disk with no network."""
+
+import json
+import math
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
+
+from instrunet.errors import DataError
+from instrunet.report import pictures
+
+SCHEMA = 1
+MAX_MISTAKES = 25
+OUR_FILES = {"index.html", "metrics.json"}
+NEEDED = {
+    "single": {"n", "accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "mcc", "per_class", "confusion"},
+    "multi": {"n", "micro_f1", "macro_f1", "samples_f1", "lrap", "hamming", "top1_hit", "per_class"},
+}
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """What one clip is and what the model made of it. `score` is that of the prediction, from 0 to 1."""
+
+    clip_id: str
+    uri: str
+    group: str
+    true: Sequence[str]
+    predicted: Sequence[str]
+    score: float
+    start_s: float | None = None
+    stop_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that a report says. `metrics` is what `metrics.single.evaluate` or `metrics.multi.evaluate` gave."""
+
+    title: str
+    kind: Literal["single", "multi"]
+    labels: Sequence[str]
+    metrics: Mapping[str, Any]
+    bundle: str
+    fingerprint: str
+    model: str
+    n_parameters: int
+    corpus: str
+    split: str
+    n_clips: int
+    n_groups: int
+    leaky: bool
+    leak_reasons: Sequence[str] = ()
+    clips: Sequence[ClipResult] = ()
+    history: Sequence[Mapping[str, Any]] = ()
+    features: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # label -> [F, L]
+
+
+def build(evaluation: Evaluation, folder: Path) -> Path:
+    """Write the report as `folder`, whole or not at all, and return the path of its page."""
+    pictures.require()
+    validate(evaluation)
+    folder = Path(folder)
+    check_folder(folder)
+    files = {"index.html": render(evaluation), "metrics.json": summary(evaluation)}
+    _publish(files, folder.resolve())
+    return folder / "index.html"
+
+
+def validate(evaluation: Evaluation) -> None:
+    e = evaluation
+    if e.kind not in NEEDED:
+        raise DataError(f"expected kind single or multi, got {e.kind!r}; take it from the task")
+    missing = sorted(NEEDED[e.kind] - set(e.metrics))
+    if missing:
+        raise DataError(f"expected metrics of a {e.kind} task, got none of {missing}; pass what metrics.{e.kind} gave")
+    if list(e.metrics["per_class"]) != list(e.labels):
+        raise DataError(
+            f"expected metrics of {list(e.labels)}, got {list(e.metrics['per_class'])}; pass the same labels"
+        )
+    if e.metrics["n"] != e.n_clips or len(e.clips) not in (0, e.n_clips):
+        raise DataError(
+            f"expected {e.n_clips} clips, got metrics of {e.metrics['n']} and {len(e.clips)} rows; "
+            "pass the figures and the rows of the same clips"
+        )
+    if e.leak_reasons and not e.leaky:
+        raise DataError(f"expected no leak_reasons as leaky is false, got {list(e.leak_reasons)}; set leaky=True")
+    _validate_features(e)
+
+
+def _validate_features(evaluation: Evaluation) -> None:
+    for label, feature in evaluation.features.items():
+        if label not in evaluation.labels:
+            raise DataError(f"expected features of {list(evaluation.labels)}, got one of {label!r}; drop or rename it")
+        if feature.ndim != 2 or not feature.size or not np.isfinite(feature).all():
+            raise DataError(
+                f"expected a finite feature [F, L] of {label!r}, got shape {feature.shape}; pass that of one clip"
+            )
+
+
+def check_folder(folder: Path) -> None:
+    """A report may take the place of nothing, of an empty folder or of another report."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise DataError(f"expected a folder for the report at {folder}, found a file; give another path")
+    found = {path.name for path in folder.iterdir()}
+    foreign = sorted(found - OUR_FILES)
+    # A metrics.json alone proves nothing: what stands beside it would be deleted with the old report.
+    if foreign or (found and not _is_ours(folder / "metrics.json")):
+        what = ", ".join(foreign[:3]) or "no metrics.json of a report"
+        raise DataError(f"expected an empty folder or an earlier report at {folder}, found {what}; give another path")
+
+
+def summary(evaluation: Evaluation) -> str:
+    """metrics.json: all but the rows and the pictures. NaN becomes null, as JSON has no word for it."""
+    names = [f.name for f in fields(evaluation) if f.name not in ("clips", "features")]
+    tree = {"schema": SCHEMA} | {name: _plain(getattr(evaluation, name)) for name in names}
+    return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def render(evaluation: Evaluation) -> str:
+    """The page. Its words stand in page.html; here is only what they are about."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "count": count, "magnitude": magnitude, "clock": clock}
+    mistakes = [clip for clip in evaluation.clips if set(clip.true) != set(clip.predicted)]
+    single = evaluation.kind == "single"
+    return environment.get_template("page.html").render(
+        e=evaluation,
+        m=evaluation.metrics,
+        worst=worst_class(evaluation),
+        n_present=sum(row["n"] > 0 for row in evaluation.metrics["per_class"].values()),
+        n_mistakes=len(mistakes),
+        mistakes=sorted(mistakes, key=lambda clip: -clip.score)[:MAX_MISTAKES],
+        max_counted=pictures.MAX_COUNTED_LABELS,
+        confusion=pictures.confusion(evaluation.metrics["confusion"], evaluation.labels) if single else None,
+        curves=pictures.curves(evaluation.history),
+        spectrograms={label: pictures.spectrogram(feature) for label, feature in evaluation.features.items()},
+    )
+
+
+def worst_class(evaluation: Evaluation) -> dict[str, Any] | None:
+    """The class of the lowest F1 among those with clips, and what it is most often taken for."""
+    rows = evaluation.metrics["per_class"]
+    present = [label for label in evaluation.labels if rows[label]["n"]]
+    if not present:
+        return None
+    label = min(present, key=lambda name: float(rows[name]["f1"]))
+    row = rows[label]
+    found = round(row["recall"] * row["n"])
+    called = round(found / row["precision"]) if found else 0
+    worst = {"label": label, "found": found, "called": called, "rival": None, "n_rival": 0, **row}
+    if evaluation.kind == "single":
+        k = list(evaluation.labels).index(label)
+        wrong = [0 if j == k else n for j, n in enumerate(evaluation.metrics["confusion"][k])]
+        worst |= {"rival": evaluation.labels[int(np.argmax(wrong))], "n_rival": max(wrong)}
+    return worst
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}\u202f%"
+
+
+def count(value: int) -> str:
+    return f"{value:,}"
+
+
+def magnitude(value: int) -> str:
+    """A number of parameters as people say it: 4.2 million."""
+    for size, word in ((10**9, "billion"), (10**6, "million"), (10**3, "thousand")):
+        if value >= size:
+            return f"{value / size:.3g}\u00a0{word}"
+    return str(value)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 1:02.5. Rounded first: 59.97 s is 1:00.0, not 0:60.0."""
+    minutes, rest = divmod(round(seconds, 1), 60)
+    return f"{minutes:.0f}:{rest:04.1f}"
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return "schema" in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _publish(files: Mapping[str, str], folder: Path) -> None:
+    """Write aside, then rename into place; an earlier report goes only when the new one is there."""
+    mark = uuid.uuid4().hex[:8]
+    fresh, old = (folder.with_name(f".{folder.name}.{mark}.{word}") for word in ("new", "old"))
+    try:
+        fresh.mkdir(parents=True)
+        for name, text in files.items():
+            (fresh / name).write_text(text, encoding="utf-8")
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _plain(value: Any) -> Any:
+    """Numpy's numbers, tuples and mappings as JSON knows them."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,103 @@
+"""What all jobs share on the command line: arguments, error lines, exit codes.
+
+Exit codes: 0 all of it worked, 1 the job failed, 2 a mistake in what was asked, 130 interrupted by Ctrl-C.
+"""
+
+import argparse
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import yaml
+
+from instrunet import experiment
+from instrunet.errors import InstrunetError
+from pipelines.console import note
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("-v", "--verbose", action="store_true", help="show all that Ray and MLflow say, and tracebacks")
+    return made
+
+
+def experiment_parser(doc: str | None) -> argparse.ArgumentParser:
+    """CONFIG and its overrides, as most jobs take them."""
+    made = parser(doc)
+    made.add_argument("config", metavar="CONFIG", help="a YAML file of configs/")
+    made.add_argument(
+        "overrides", nargs="*", metavar="k=v", help="fields to change, e.g. train.epochs=3 data.root=FOLDER"
+    )
+    made.add_argument("--print-config", action="store_true", help="show every field as resolved, and stop")
+    return made
+
+
+def run_experiment(args: argparse.Namespace, pipeline: str) -> int:
+    """Run `pipelines/<pipeline>.py:run` on CONFIG; imported after CONFIG is read, so that a typo waits for nothing."""
+
+    def whole() -> Path | None:
+        loaded = experiment.load(args.config, args.overrides)
+        if args.print_config:
+            sys.stdout.write(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+            return None
+        made: Path = importlib.import_module(f"pipelines.{pipeline}").run(loaded, args.verbose)
+        return made
+
+    return run(whole, args.verbose)
+
+
+def run_pipeline(pipeline: str, args: argparse.Namespace) -> int:
+    """Run `pipelines/<pipeline>.py:run` on what the command line said."""
+
+    def whole() -> Path | None:
+        made: Path | None = importlib.import_module(f"pipelines.{pipeline}").run(args)
+        return made
+
+    return run(whole, args.verbose)
+
+
+def run(work: Callable[[], Path | None], verbose: bool) -> int:
+    """Do the work; its path, if it made one, is the last line of stdout."""
+    try:
+        made = work()
+    except InstrunetError as error:
+        return _tell(error, error.exit_code, verbose)
+    except KeyboardInterrupt:
+        note("interrupted; what was finished is kept, the same command goes on from there")
+        return 130
+    except Exception as error:  # the last handler: whatever it was, one line and the exit code of a failed job
+        return _tell(error, 1, verbose)
+    if made is not None:
+        sys.stdout.write(f"{made}\n")
+    return 0
+
+
+def arguments(made: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse; overrides may stand on either side of an option."""
+    return made.parse_intermixed_args(argv)
+
+
+def own_options(made: argparse.ArgumentParser, options: dict[str, int]) -> argparse.Namespace:
+    """For a job that hands arguments on: our options ({name: how many values}) are ours wherever they stand."""
+    mine, rest = [], []
+    words = iter(sys.argv[1:])
+    for word in words:
+        name, _, value = word.partition("=")
+        if word == "--":
+            rest += list(words)
+        elif name in options:
+            mine += [word, *(next(words, "") for _ in range(options[name] if not value else 0))]
+        else:
+            rest.append(word)
+    return made.parse_args([*mine, *rest])
+
+
+def _tell(error: Exception, code: int, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    expected = isinstance(error, InstrunetError)
+    text = " ".join(str(error).split()) or type(error).__name__
+    note(f"error: {text}" if expected else f"error: {type(error).__name__}: {text} (run with -v for the whole story)")
+    return code

@@ -1,0 +1,81 @@
+"""Connecting to Ray: the cluster we were started on, or a small one of our own, and quiet either way."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import ray
+import ray.data
+
+from instrunet.experiment import ClusterSpec
+
+LOCAL_CPUS = 4  # fewer logical CPUs and a trainer with a data input stalls without a word (docs/LOG.md)
+OBJECT_STORE_BYTES = 1 << 30  # we move paths and part numbers, never waveforms
+NO_PROGRESS_S = 1800
+
+
+@contextmanager
+def connected(spec: ClusterSpec, *, verbose: bool) -> Iterator[None]:
+    """Ray for the length of a job. `RAY_ADDRESS` (set by `ray job submit`) names a cluster; a running one is kept."""
+    if ray.is_initialized():
+        yield
+        return
+    hush(verbose=verbose)
+    with nullcontext() if verbose else _silence():
+        _connect(spec, verbose=verbose)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(spec: ClusterSpec, *, verbose: bool) -> None:
+    level = logging.INFO if verbose else logging.ERROR
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=level, log_to_driver=verbose)
+        return
+    ray.init(
+        num_cpus=spec.num_cpus or max(LOCAL_CPUS, os.cpu_count() or 1),
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        logging_level=level,
+        log_to_driver=verbose,
+    )
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing reaches file descriptor 2 meanwhile: Ray's C++ core announces there that it was told to be quiet."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def hush(*, verbose: bool) -> None:
+    """Ray's own bars and log lines, off unless asked for: 273 lines become none."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = verbose
+    context.print_on_execution_start = verbose
+    context.execution_no_progress_timeout_s = NO_PROGRESS_S
+    if verbose:
+        return
+    warnings.filterwarnings("ignore", module=r"ray\.")
+    # Ray's C++ core writes to our stderr whatever level Python's loggers have; it reads this when it starts
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def slots() -> int:
+    """How many one-core actors the cluster carries: its cores, not the logical CPUs a local Ray is given."""
+    total = int(ray.cluster_resources().get("CPU", 1))
+    return max(1, total - 1 if len(ray.nodes()) > 1 else min(total, os.cpu_count() or 1))

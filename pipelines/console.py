@@ -1,0 +1,54 @@
+"""The calm console: bars and notes on stderr, results on stdout."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+notes = Console(stderr=True, highlight=False, soft_wrap=True)
+results = Console(highlight=False, soft_wrap=True, markup=False)
+
+
+class Bar:
+    """One line of progress; where no terminal is looking, one line at the start and one at the end."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        self._progress.update(self._task, advance=n, note=note)
+
+    def line(self, text: str) -> None:
+        """A line that stays, above the bar."""
+        self._progress.console.print(text, markup=False)
+
+
+@contextmanager
+def bar(what: str, total: int, done: int = 0) -> Iterator[Bar]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=notes, disable=not notes.is_terminal) as progress:
+        yield Bar(progress, progress.add_task(what, total=total, completed=done, note=""))
+
+
+def note(text: str) -> None:
+    notes.print(text, markup=False)
+
+
+def result(text: str) -> None:
+    results.print(text)

@@ -1,0 +1,210 @@
+"""Evaluation: a bundle on clips it has not learnt from, by voting over windows, as a report one can open."""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from instrunet import experiment
+from instrunet.bundle import Bundle
+from instrunet.data import corpora, manifest, split
+from instrunet.errors import DataError
+from instrunet.experiment import ClusterSpec, TrackingSpec
+from instrunet.features import shards
+from instrunet.features.shards import Features
+from instrunet.metrics import multi, single
+from instrunet.models import n_parameters
+from instrunet.report import build, pictures
+from instrunet.report.build import ClipResult, Evaluation
+from instrunet.training.feed import targets_of
+from pipelines import features
+from pipelines.console import note, result
+from pipelines.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is evaluated on: a manifest, where features may be kept, and how Ray is asked for them."""
+
+    frame: pd.DataFrame
+    out: Path
+    cluster: ClusterSpec = ClusterSpec()
+    tracking: TrackingSpec = TrackingSpec()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Clip by clip: mean scores [N, K] over windows, and what each clip is."""
+
+    scores: NDArray[np.float64]
+    clips: pd.DataFrame
+
+
+def run(args: argparse.Namespace) -> Path:
+    """Score `args.bundle` on `args.target` and write the report into `args.out`."""
+    pictures.require()
+    build.check_folder(args.out)
+    bundle = Bundle.load(args.bundle)
+    target = resolve(args.target, args.overrides)
+    frame = _of_split(target.frame, args.split)
+    _check_labels(frame, bundle)
+    leaks = _leaks(frame, bundle)
+    if leaks and not args.allow_leaks:
+        raise DataError(
+            f"{'; '.join(leaks)}: a score on it would flatter the model; evaluate on other recordings (a CONFIG's own "
+            "test split is one), or give --allow-leaks to have it labelled LEAKY"
+        )
+    folder = features.prepare(target.frame, bundle.spec.front, target.out, target.cluster, 1.0, args.verbose)
+    held = shards.load(folder, bundle.spec.front, args.split)
+    evaluation = _evaluate(bundle, args.bundle, score(bundle, held), leaks, args.split, held)
+    page = build.build(evaluation, args.out)
+    _record(args.bundle, target, evaluation, args.out)
+    _summary(evaluation)
+    return page.parent
+
+
+def resolve(target: Path, overrides: list[str]) -> Target:
+    """A CONFIG brings its data and split; a MANIFEST or FOLDER without splits is a test set as a whole."""
+    if target.suffix in (".yaml", ".yml"):
+        loaded = experiment.load(target, overrides)
+        return Target(features.read_manifest(loaded), loaded.out, loaded.cluster, loaded.tracking)
+    if overrides:
+        raise DataError(f"overrides ({overrides[0]}) change a CONFIG; {target} is not one (.yaml)")
+    frame = corpora.read(corpora.recognise(target)) if target.is_dir() else manifest.load(target)
+    split.check_no_group_on_both_sides(frame)
+    return Target(frame.assign(split=frame["split"].replace("", "test")), Path("runs"))
+
+
+def score(bundle: Bundle, held: Features) -> Scored:
+    """Every window scored, a clip's windows averaged."""
+    if not len(held):
+        raise DataError("no clip of this split gave any sound; see errors.parquet in the features folder")
+    windows = bundle.predict({name: torch.from_numpy(values) for name, values in held.values.items()})
+    frame = pd.DataFrame({name: held.clips[name] for name in ("clip_id", "uri", "group", "labels", "corpus")})
+    clip, first = pd.factorize(frame["clip_id"])[0], ~frame["clip_id"].duplicated()
+    mean = np.zeros((int(first.sum()), windows.shape[1]))
+    np.add.at(mean, clip, windows)
+    return Scored(mean / np.bincount(clip)[:, None], frame[first].reset_index(drop=True))
+
+
+def _of_split(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    chosen = frame[frame["split"] == name]
+    if chosen.empty:
+        there = ", ".join(sorted(set(frame["split"]))) or "none"
+        raise DataError(f"expected clips of the split {name!r}, the data has: {there}; choose one with --split")
+    return chosen
+
+
+def _check_labels(frame: pd.DataFrame, bundle: Bundle) -> None:
+    unknown = sorted(set(manifest.labels_of(frame)) - set(bundle.spec.labels))
+    if unknown:
+        n = int(frame["labels"].map(lambda labels: bool(set(labels) & set(unknown))).sum())
+        raise DataError(
+            f"the data has labels the bundle does not know: {', '.join(unknown)} ({n} of {len(frame)} clips); "
+            f"it knows {', '.join(bundle.spec.labels)}"
+        )
+
+
+def _leaks(frame: pd.DataFrame, bundle: Bundle) -> list[str]:
+    """What of this data the bundle has learnt from: its recordings by name, its files by content."""
+    found, trained = [], bundle.spec.trained
+    groups = manifest.group_keys(frame) & set(trained.group_keys)
+    if groups:
+        found.append(f"{len(groups)} of {len(manifest.group_keys(frame))} groups were trained on")
+    known = set(trained.clip_hashes)
+    n_files = int(frame["sha256"].map(lambda h: bool(h) and h[:16] in known).sum())
+    if n_files:
+        found.append(f"{n_files} of {len(frame)} clips are byte for byte in the training data")
+    return found
+
+
+def _evaluate(
+    bundle: Bundle, path: Path, scored: Scored, leaks: list[str], split_name: str, held: Features
+) -> Evaluation:
+    labels, clips = bundle.spec.labels, scored.clips
+    truth = targets_of(clips["labels"].tolist(), labels).numpy()
+    kind, metrics, decided = _judge(bundle, scored.scores, truth)
+    corpus = str(clips["corpus"].iloc[0])
+    return Evaluation(
+        title=f"{bundle.spec.model.name} on {corpus}",
+        kind=kind,
+        labels=labels,
+        metrics=metrics,
+        bundle=str(path),
+        fingerprint=bundle.fingerprint,
+        model=bundle.spec.model.name,
+        n_parameters=n_parameters(bundle.network),
+        corpus=corpus,
+        split=split_name,
+        n_clips=len(clips),
+        n_groups=clips["group"].nunique(),
+        leaky=bool(leaks),
+        leak_reasons=leaks,
+        clips=_rows(clips, decided, scored.scores),
+        history=_history(path),
+        features=_examples(held, labels),
+    )
+
+
+def _judge(
+    bundle: Bundle, scores: NDArray[np.float64], truth: NDArray[np.float32]
+) -> tuple[Any, dict[str, Any], list[list[str]]]:
+    """Single-label clips by the best score. Several labels: thresholds; a softmax is first divided by its best score,
+    with 0.5 as the threshold, the rule of Han et al. (2016) for IRMAS."""
+    labels = bundle.spec.labels
+    if bundle.spec.kind == "single" and (truth.sum(1) == 1).all():
+        metrics = single.evaluate(truth.argmax(1), scores, labels)
+        return "single", metrics, [[labels[k]] for k in scores.argmax(1)]
+    relative = scores / scores.max(1, keepdims=True) if bundle.spec.kind == "single" else scores
+    metrics = multi.evaluate(truth.astype(bool), relative, labels, bundle.thresholds)
+    chosen = relative >= bundle.thresholds
+    return "multi", metrics, [[label for label, yes in zip(labels, row, strict=True) if yes] for row in chosen]
+
+
+def _rows(clips: pd.DataFrame, decided: list[list[str]], scores: NDArray[np.float64]) -> list[ClipResult]:
+    return [
+        ClipResult(row["clip_id"], row["uri"], row["group"], row["labels"], labels, float(score))
+        for row, labels, score in zip(clips.to_dict("records"), decided, scores.max(1), strict=True)
+    ]
+
+
+def _history(bundle: Path) -> list[dict[str, Any]]:
+    path = bundle.parent / "history.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def _examples(held: Features, labels: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
+    """One picture a class: its first clip."""
+    values = next(iter(held.values.values()))
+    first = {names[0]: row for row, names in reversed(list(enumerate(held.clips["labels"])))}
+    return {label: values[first[label]].astype(np.float32) for label in labels if label in first}
+
+
+def _record(bundle: Path, target: Target, evaluation: Evaluation, out: Path) -> None:
+    """Into the MLflow run of the bundle's training, where that is known."""
+    home = bundle.absolute().parent
+    if not (home / "tracking.jsonl").is_file():
+        return
+    numbers = {k: float(v) for k, v in evaluation.metrics.items() if isinstance(v, int | float)}
+    with Tracker(target.tracking, home, target.out, home.name) as tracker:
+        tracker.metrics(0, {f"{evaluation.split}_{k}": v for k, v in numbers.items()})
+        tracker.artifacts(out, "report")
+    if tracker.pending:
+        note(f"{tracker.pending} tracked lines wait for MLflow; push them with jobs/sync.py {target.out}")
+
+
+def _summary(evaluation: Evaluation) -> None:
+    names = (
+        ("accuracy", "balanced_accuracy", "macro_f1")
+        if evaluation.kind == "single"
+        else ("micro_f1", "macro_f1", "lrap")
+    )
+    figures = ", ".join(f"{name.replace('_', ' ')} {evaluation.metrics[name]:.3f}" for name in names)
+    kind = "LEAKY" if evaluation.leaky else "held-out"
+    result(f"{kind} ({evaluation.n_clips} clips, {evaluation.n_groups} groups, split {evaluation.split}): {figures}")

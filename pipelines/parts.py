@@ -1,0 +1,36 @@
+"""Parts of a plan on Ray Data: every part that is not there yet goes to an actor, which publishes it itself.
+
+Only part numbers and summaries pass through Ray; sound and features go from disk to disk. What is left after a kill is
+the plan minus a listing, so there is nothing of Ray's to restore.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray.data
+
+from instrunet.data.parts import left
+from pipelines import cluster
+
+CPUS_PER_ACTOR = 0.5  # a pool that reserves every CPU starves Ray Data's own tasks and hangs
+
+
+class PartWorker(Protocol):
+    """One actor: built once, then called with {"part": k}; publishes part k and returns what to show of it."""
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]: ...
+
+
+def run(folder: Path, kind: str, n_parts: int, worker: type, arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Make the missing parts; yields each one's summary as it is done."""
+    todo = left(folder, kind, n_parts)
+    if not todo:
+        return
+    dataset = ray.data.from_items([{"part": k} for k in todo], override_num_blocks=len(todo)).map(
+        worker,
+        fn_constructor_kwargs=dict(arguments),
+        compute=ray.data.ActorPoolStrategy(size=min(len(todo), cluster.slots())),
+        num_cpus=CPUS_PER_ACTOR,
+    )
+    yield from dataset.iter_rows()

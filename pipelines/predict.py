@@ -1,0 +1,52 @@
+"""Prediction on single files: no Ray, so that one file costs one file."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.table import Table
+
+import instrunet
+from instrunet.audio.io import DecodeError
+from instrunet.bundle import Bundle, Prediction
+from instrunet.errors import JobError
+from pipelines.console import results
+
+SHOWN = 3
+
+
+def run(args: argparse.Namespace) -> None:
+    """A table, or with `--json` one line a file. A file without sound is a row with its status, and exit code 1."""
+    bundle = instrunet.load(args.bundle)
+    told = [_tell(path, bundle, args.json) for path in args.files]
+    if not args.json:
+        table = Table("file", "labels", "best scores", "status")
+        for row in told:
+            table.add_row(*row)
+        results.print(table)
+    bad = [path for path, row in zip(args.files, told, strict=True) if row[3] not in ("tagged", "damaged")]
+    if bad:
+        raise JobError(f"{len(bad)} of {len(told)} files gave no sound, the first is {bad[0]}")
+
+
+def _tell(path: Path, bundle: Bundle, as_json: bool) -> tuple[str, str, str, str]:
+    try:
+        found = bundle(path)
+    except DecodeError as error:
+        if as_json:
+            _line({"file": str(path), "status": error.status, "error": str(error)})
+        return str(path), "", "", error.status
+    status = "damaged" if found.damage else "tagged"
+    if as_json:
+        _line({"file": str(path), "status": status, **found.to_dict()})
+    return str(path), ", ".join(found.labels), _best(found), status
+
+
+def _best(found: Prediction) -> str:
+    best = sorted(found.scores.items(), key=lambda pair: -pair[1])[:SHOWN]
+    return "  ".join(f"{label} {score:.2f}" for label, score in best)
+
+
+def _line(value: object) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")

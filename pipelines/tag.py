@@ -1,0 +1,88 @@
+"""Tagging an archive on Ray Data: work list, fixed parts, one actor a core, books that close."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+
+from instrunet import __version__
+from instrunet.archive import books, tagger, units
+from instrunet.bundle import Bundle
+from instrunet.data import parts
+from instrunet.errors import JobError
+from instrunet.experiment import ClusterSpec
+from pipelines import cluster
+from pipelines.console import bar, note, result
+from pipelines.parts import run as run_parts
+
+
+def run(args: argparse.Namespace) -> Path:
+    """Tag `args.archive` with `args.bundle` into `args.out`; goes on where a killed run was, does nothing when done."""
+    bundle = Bundle.load(args.bundle)
+    spec = units.UnitSpec(unit_s=args.unit_s)
+    out: Path = args.out.absolute()
+    work = units.work_list(args.archive, spec, bundle.fingerprint)
+    claim(out, work, bundle, spec)
+    if parts.is_done(out):
+        note(f"{out} is done: {len(work)} units were tagged before")
+        return out
+    path = out / units.WORK_LIST
+    parts.publish(path, lambda aside: units.save(work, aside))
+    n_parts = units.n_parts(work)
+    if parts.left(out, books.UNITS, n_parts):
+        with cluster.connected(ClusterSpec(), verbose=args.verbose):
+            _tag(out, args.bundle.absolute(), n_parts, len(work))
+    _close(books.close(out, work, bundle), out, args.max_bad_fraction)
+    return out
+
+
+def claim(out: Path, work: Any, bundle: Bundle, spec: units.UnitSpec) -> None:
+    plan = {
+        "job": "tag",
+        "bundle": bundle.fingerprint,
+        "work_list": units.digest(work),
+        "units": spec.model_dump(mode="json"),
+        "code": __version__,
+    }
+    parts.claim(out, plan)
+
+
+class Worker:
+    """An actor that makes parts: decode, features and network fused, so that only paths and rows cross processes."""
+
+    def __init__(self, out: str, bundle: str) -> None:
+        torch.set_num_threads(1)  # one actor a core
+        self.out = Path(out)
+        self.bundle = Bundle.load(Path(bundle))
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        number = int(row["part"])
+        rows = [tagger.tag(unit, self.bundle) for unit in units.load_part(self.out / units.WORK_LIST, number)]
+        path = parts.part_path(self.out, books.UNITS, number)
+        parts.publish(path, lambda aside: pq.write_table(tagger.table(rows), aside, compression="zstd"))
+        return {"part": number, "units": len(rows), "bad": sum(r["status"] in tagger.BAD for r in rows)}
+
+
+def _tag(out: Path, bundle: Path, n_parts: int, n_units: int) -> None:
+    done = n_parts - len(parts.left(out, books.UNITS, n_parts))
+    bad = 0
+    with bar(f"tagging {n_units} units", n_parts, done) as progress:
+        for made in run_parts(out, books.UNITS, n_parts, Worker, {"out": str(out), "bundle": str(bundle)}):
+            bad += int(made["bad"])
+            progress.advance(note=f"{bad} bad" if bad else "")
+
+
+def _close(ledger: dict[str, Any], out: Path, max_bad_fraction: float) -> None:
+    files, by_status = ledger["files"], ledger["files"]["by_status"]
+    counts = ", ".join(f"{n} {status}" for status, n in by_status.items() if n)
+    result(f"tagged {files['in']} files, {ledger['audio_s']['out'] / 3600:.2f} h of sound: {counts}")
+    if not ledger["closed"]:
+        raise JobError(f"the books do not close: see {out / books.LEDGER} for what went in and what came out")
+    n_bad = sum(by_status[status] for status in tagger.BAD)
+    if n_bad > max_bad_fraction * files["in"]:
+        raise JobError(
+            f"{n_bad} of {files['in']} files are bad ({counts}), over --max-bad-fraction {max_bad_fraction:g}"
+        )
+    parts.finish(out)

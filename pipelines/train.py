@@ -1,0 +1,268 @@
+"""Training on Ray Train: DDP workers that survive a kill, a driver that goes on where it was, one bundle at the end."""
+
+import os
+import shutil
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+import ray
+import ray.train
+import torch
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from instrunet import __version__
+from instrunet.bundle import BundleSpec, Provenance
+from instrunet.config import fingerprint
+from instrunet.data import manifest, parts
+from instrunet.errors import InstrunetError, JobError
+from instrunet.experiment import Experiment
+from instrunet.features.featurizer import Statistics
+from instrunet.training.fit import Job, Metrics, Save, fit
+from instrunet.training.optim import TrainSpec
+from instrunet.training.state import BUNDLE_FOLDER, STATE_FILE
+from pipelines import cluster, features
+from pipelines.console import Bar, bar, note, result
+from pipelines.tracking import Tracker
+
+BUNDLE, HISTORY = "bundle", "history.json"
+
+
+def run(experiment: Experiment, verbose: bool = False) -> Path:
+    """Train an experiment into a bundle. The same command after a kill goes on, after success it finds it done."""
+    with cluster.connected(experiment.cluster, verbose=verbose):
+        folder = features.run(experiment, verbose)
+        frame = manifest.load(folder / features.MANIFEST)
+        draft = draft_of(experiment, frame, features.statistics(folder))
+        home = run_folder(experiment, draft)
+        if parts.is_done(home):
+            note(f"{home} is trained already; remove it to train again")
+            return home / BUNDLE
+        with Tracker(experiment.tracking, home, experiment.out, experiment.name) as tracker:
+            tracker.params(experiment.model_dump(mode="json"))
+            history = _train(experiment, Job(draft, experiment.train, folder), home, tracker)
+            for metrics in history:  # what the driver missed while it was dead; known epochs are not logged twice
+                tracker.metrics(int(metrics["epoch"]), metrics)
+            tracker.model(home / BUNDLE)
+        parts.finish(home)
+        _summary(history, draft, tracker)
+    return home / BUNDLE
+
+
+def draft_of(experiment: Experiment, frame: pd.DataFrame, statistics: Statistics) -> BundleSpec:
+    """The bundle a run will become: all of it but the weights."""
+    learnt = frame[frame["split"].isin(("train", "val"))]
+    return BundleSpec(
+        kind=experiment.the_task.kind,
+        labels=experiment.the_task.labels or tuple(manifest.labels_of(frame)),
+        front=experiment.front,
+        model=experiment.model,
+        statistics=statistics,
+        trained=Provenance(
+            experiment=experiment.run_fingerprint(),
+            manifest=manifest.digest(frame),
+            corpus=str(frame["corpus"].iloc[0]),
+            seed=experiment.train.seed,
+            audit="no group on both sides",
+            n_clips={str(k): int(n) for k, n in frame["split"].value_counts().items()},
+            group_keys=tuple(sorted(manifest.group_keys(learnt))),
+            clip_hashes=tuple(sorted({h[:16] for h in learnt["sha256"] if h})),
+        ),
+    )
+
+
+def run_folder(experiment: Experiment, draft: BundleSpec, kind: str = "train") -> Path:
+    plan = {
+        "job": kind,
+        "experiment": experiment.run_fingerprint(),
+        "manifest": draft.trained.manifest,
+        "code": __version__,
+    }
+    if experiment.tune and kind == "tune":
+        plan["tune"] = experiment.tune.fingerprint()
+    from_plan = "-".join((experiment.name, fingerprint(plan)[:8]))
+    home = (experiment.out / kind / from_plan).absolute()
+    parts.claim(home, plan)
+    return home
+
+
+def worker(config: dict[str, Any]) -> None:
+    """One rank. A mistake of the user's ends the run at once on every rank; anything else is worth a restart."""
+    context = ray.train.get_context()
+    cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(max(1, cores // context.get_local_world_size()))
+    with ExitStack() as stack:
+        checkpoint = ray.train.get_checkpoint()
+        resume = Path(stack.enter_context(checkpoint.as_directory())) if checkpoint else None
+        try:
+            fit(job_of(config), report, get_device(), resume)
+        except InstrunetError as error:
+            if context.get_world_rank() == 0:
+                ray.get(config["mailbox"].put.remote({"error": str(error)}))
+
+
+def job_of(config: dict[str, Any]) -> Job:
+    draft = BundleSpec.model_validate(config["draft"])
+    return Job(draft, TrainSpec.model_validate(config["train"]), Path(config["features"]))
+
+
+def config_of(job: Job) -> dict[str, Any]:
+    """A job as plain data: what crosses to another process is never a pickled class of ours."""
+    return {
+        "draft": job.draft.model_dump(mode="json"),
+        "train": job.train.model_dump(mode="json"),
+        "features": str(job.features),
+    }
+
+
+def report(metrics: Metrics, save: Save) -> None:
+    with TemporaryDirectory() as folder:
+        checkpoint = None
+        if ray.train.get_context().get_world_rank() == 0:
+            save(Path(folder))
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+        name = f"epoch-{int(metrics['epoch']):04d}"
+        ray.train.report({**metrics, "pid": os.getpid()}, checkpoint=checkpoint, checkpoint_dir_name=name)
+
+
+@ray.remote(num_cpus=0)
+class Mailbox:
+    """Events from the controller to the driver, from whatever node it runs on."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def put(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+
+    def take(self) -> list[dict[str, Any]]:
+        taken, self.events = self.events, []
+        return taken
+
+
+class Reporter(ray.train.UserCallback):
+    """Runs in Ray Train's controller; sends what it sees to the driver's mailbox."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self.mailbox = mailbox
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        del run_context, checkpoint
+        self.mailbox.put.remote({"metrics": metrics[0], "pids": [m["pid"] for m in metrics]})
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        del run_context
+        self.mailbox.put.remote({"restart": {rank: type(e).__name__ for rank, e in worker_exceptions.items()}})
+
+
+def _train(experiment: Experiment, job: Job, home: Path, tracker: Tracker) -> list[Metrics]:
+    mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+    trainer = _trainer(experiment, job, home, mailbox)
+    with bar("training", experiment.train.epochs) as progress:
+        reader = _Reader(mailbox, progress, tracker, home)
+        try:
+            outcome = trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise JobError(f"training failed and gave up after {reader.restarts} restarts: {_cause(error)}") from None
+        finally:
+            reader.stop()
+    if reader.error:
+        raise JobError(reader.error)
+    return _keep(outcome.checkpoint, home)
+
+
+def _trainer(experiment: Experiment, job: Job, home: Path, mailbox: Any) -> TorchTrainer:
+    spec = experiment.cluster
+    gpu = spec.gpus_per_worker > 0
+    resources = {"CPU": spec.cpus_per_worker} | ({"GPU": spec.gpus_per_worker} if gpu else {})
+    return TorchTrainer(
+        worker,
+        train_loop_config=config_of(job) | {"mailbox": mailbox},
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(num_workers=spec.workers, use_gpu=gpu, resources_per_worker=resources),
+        run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # its annotations are those of Train V1
+            name="ray",
+            storage_path=str(home),
+            failure_config=ray.train.FailureConfig(max_failures=spec.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+            callbacks=[Reporter(mailbox)],  # type: ignore[list-item]
+        ),
+    )
+
+
+class _Reader:
+    """A thread of the driver that shows and records events while `fit` blocks."""
+
+    def __init__(self, mailbox: Any, progress: Bar, tracker: Tracker, home: Path) -> None:
+        self.mailbox, self.progress, self.tracker = mailbox, progress, tracker
+        self.pids = home / "workers.json"
+        self.restarts, self.error = 0, ""
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._end.set()
+        self._thread.join()
+        self._drain()
+
+    def _watch(self) -> None:
+        while not self._end.wait(0.3):
+            self._drain()
+
+    def _drain(self) -> None:
+        for event in ray.get(self.mailbox.take.remote()):
+            if "metrics" in event:
+                self._epoch(event["metrics"], event["pids"])
+            elif "restart" in event:
+                self.restarts += 1
+                ranks = ", ".join(f"rank {rank}: {name}" for rank, name in event["restart"].items())
+                self.progress.line(f"a worker was lost ({ranks}); going on from the last checkpoint")
+            else:
+                self.error = event["error"]
+
+    def _epoch(self, metrics: Metrics, pids: list[int]) -> None:
+        parts.write_json(self.pids, pids)  # for whoever must look at, or stop, a worker
+        shown = {k: v for k, v in metrics.items() if k != "pid"}
+        self.tracker.metrics(int(shown["epoch"]), shown)
+        self.progress.line(epoch_line(shown))
+        self.progress.advance()
+
+
+def epoch_line(metrics: Metrics) -> str:
+    scores = "  ".join(f"{k.removeprefix('val_')} {v:.3f}" for k, v in metrics.items() if k.startswith("val_"))
+    rate = f"{metrics['clips_per_s']:.0f} clips/s, {metrics['wait_share']:.1%} waiting"
+    return f"epoch {int(metrics['epoch']) + 1:3d}  train loss {metrics['train_loss']:.3f}  | {scores} | {rate}"
+
+
+def _keep(checkpoint: Any, home: Path) -> list[Metrics]:
+    """The best bundle out of the last checkpoint, published whole, and the history of every epoch."""
+    with checkpoint.as_directory() as folder:
+        state = parts.read_json(Path(folder) / STATE_FILE)
+        aside = home / f".{BUNDLE}.tmp"
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(Path(folder) / BUNDLE_FOLDER, aside)
+    shutil.rmtree(home / BUNDLE, ignore_errors=True)
+    aside.rename(home / BUNDLE)
+    history: list[Metrics] = state["progress"]["history"]
+    parts.write_json(home / HISTORY, history)
+    return history
+
+
+def _summary(history: list[Metrics], draft: BundleSpec, tracker: Tracker) -> None:
+    best = min(history, key=lambda m: m["val_loss"])
+    scores = ", ".join(f"{k.removeprefix('val_')} {v:.3f}" for k, v in best.items() if k.startswith("val_"))
+    clips = draft.trained.n_clips
+    result(
+        f"trained {len(history)} epochs on {clips.get('train', 0)} clips; validation ({clips.get('val', 0)}): {scores}"
+    )
+    result(f"MLflow: {tracker.url}" + (f" ({tracker.pending} lines wait for the server)" if tracker.pending else ""))
+
+
+def _cause(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
