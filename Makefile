@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types test demo lock clean
+.PHONY: help setup lint types test demo bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -40,6 +40,9 @@ demo: setup ## corpus, features, training, evaluation, tags: under 10 minutes on
 	echo "tags       $(DEMO)/tags (units, recordings, ledger.json)"; \
 	echo "bundle     $$bundle"; \
 	echo "MLflow     $(BIN)/mlflow ui --backend-store-uri sqlite:///$$PWD/$(DEMO)/mlflow.db"
+
+bench: setup ## run every script of benchmarks/ (not part of test)
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 lock: ## make constraints.txt anew from pyproject.toml (needs the network)
 	@$(BIN)/python -m pip install --quiet uv

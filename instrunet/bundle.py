@@ -7,14 +7,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import safetensors.torch
 import soxr
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -54,6 +54,17 @@ class BundleSpec(Spec):
     thresholds: tuple[float, ...] = ()  # one a label, for `multi`; empty: 0.5 each
     trained: Provenance = Provenance()
     weights_sha256: str = ""
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"each label may stand once; got {', '.join(self.labels)}")
+        if self.thresholds and len(self.thresholds) != len(self.labels):
+            raise ValueError(f"thresholds needs {len(self.labels)} numbers, one a label; got {len(self.thresholds)}")
+        for feature in self.front.features:
+            if not (feature.name in self.statistics.mean and feature.name in self.statistics.std):
+                raise ValueError(f"statistics needs the mean and std of {feature.name}, which front.features names")
+        return self
 
 
 @dataclass(frozen=True)
@@ -153,8 +164,10 @@ class Bundle:
         if sample_rate is None:
             raise ConfigError("an array needs its sample_rate: bundle(samples, sample_rate=44100)")
         wave = np.asarray(sound, np.float32)
-        if wave.ndim not in (1, 2):
-            raise DataError(f"expected samples as [T] or [T, C], got an array of shape {wave.shape}")
+        if wave.ndim not in (1, 2) or (wave.ndim == 2 and wave.shape[1] > max(wave.shape[0], 1)):
+            raise DataError(f"expected samples as [T] or [T, C], got an array of shape {wave.shape}; transpose [C, T]")
+        if not np.isfinite(wave).all():
+            raise DataError(f"expected finite samples, got {np.count_nonzero(~np.isfinite(wave))} that are not")
         mono = wave if wave.ndim == 1 else wave.mean(1)
         return io.Sound(np.ascontiguousarray(mono if sample_rate == rate else soxr.resample(mono, sample_rate, rate)))
 

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -11,6 +12,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from instrunet.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads `1e-3` as a number, as YAML 1.2 does; PyYAML's 1.1 takes it for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 class Spec(BaseModel):
@@ -54,9 +64,9 @@ def load_tree(path: Path | str, overrides: Iterable[str] = ()) -> dict[str, Any]
         hint = f"did you mean {path.parent / near[0]}?" if near else "give the path of a YAML file, see configs/"
         raise ConfigError(f"expected a configuration file at {path}, found none; {hint}")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no UTF-8, a date that is none
+        raise ConfigError(f"{path} is not valid YAML: {_yaml_reason(error)}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} should hold `key: value` lines, it holds a {type(tree).__name__}")
     for override in overrides:
@@ -70,10 +80,10 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     if not found or not key or "" in key.split("."):
         raise ConfigError(f"expected an override like train.epochs=3, got {override!r}")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError):
         value = text
-    set_path(tree, key, _number(value))
+    set_path(tree, key, value)
 
 
 def set_path(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -99,28 +109,25 @@ def _child(node: Any, part: str, key: str) -> Any:
         return node[_index(node, part, key)]
     if isinstance(node.get(part), str):  # `model: task8` is short for `model: {name: task8}`
         node[part] = {"name": node[part]}
-    child = node.setdefault(part, {})
-    if child is None:
-        child = node[part] = {}
+    child = {} if node.get(part) is None else node[part]
     if not isinstance(child, dict | list):
         raise ConfigError(f"cannot set {key}: {part} is the value {child!r}, not a group of fields")
-    return child
+    node[part] = child.copy()  # two places may share one group by a YAML anchor; an override means one of them
+    return node[part]
 
 
 def _index(node: list[Any], part: str, key: str) -> int:
-    if part.isdigit() and int(part) < len(node):
+    if part.isdecimal() and int(part) < len(node):
         return int(part)
     raise ConfigError(f"cannot set {key}: {part!r} is not a position in a list of {len(node)}")
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads `1e-3` as text; people mean the number."""
-    if isinstance(value, str):
-        try:
-            return float(value) if "e" in value.lower() and value[:1] in "+-.0123456789" else value
-        except ValueError:
-            return value
-    return value
+def _yaml_reason(error: Exception) -> str:
+    """What and where, without the line itself: it may hold what should stay out of a log."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return f"{getattr(error, 'problem', None) or 'it breaks off'} at line {mark.line + 1}, column {mark.column + 1}"
 
 
 def _yaml_names(folder: Path) -> list[str]:
@@ -128,9 +135,9 @@ def _yaml_names(folder: Path) -> list[str]:
 
 
 def _explain(spec: type[BaseModel], item: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in item["loc"])
+    place, options = _walk(spec, item["loc"])
     if item["type"] == "extra_forbidden":
-        known = _fields_at(spec, item["loc"][:-1])
+        known = {name for option in _walk(spec, item["loc"][:-1])[1] for name in option.model_fields}
         near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(sorted(known))}"
         return f"unknown field {place}; {hint}"
@@ -140,6 +147,8 @@ def _explain(spec: type[BaseModel], item: Mapping[str, Any]) -> str:
         near = difflib.get_close_matches(tag, expected.split(", "), n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else f"known: {expected}"
         return f"unknown {place} {tag!r}; {hint}"
+    if item["type"] == "union_tag_not_found":
+        return f"{place}.name is required, one of {', '.join(str(_name(option)) for option in options)}"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":
         return f"{place}: {message}" if place else message
@@ -150,13 +159,25 @@ def _explain(spec: type[BaseModel], item: Mapping[str, Any]) -> str:
     return f"{place}: {message[:1].lower()}{message[1:]}, got {came}"
 
 
-def _fields_at(spec: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
-    """The fields of the specs that an error's path leads to; an index or a union's tag is a step of it too."""
-    options = [spec]
-    for step in (s for s in loc if not isinstance(s, int)):
-        inside = [leaf for o in options if step in o.model_fields for leaf in _specs(o.model_fields[step].annotation)]
-        options = inside or [o for o in options if "name" in o.model_fields and o.model_fields["name"].default == step]
-    return sorted({name for option in options for name in option.model_fields})
+def _walk(spec: type[BaseModel], loc: tuple[Any, ...]) -> tuple[str, list[type[BaseModel]]]:
+    """Where an error's path leads: the dotted key as one writes it, and the specs that may stand there.
+
+    The path also names which spec of a union was meant (`model.task8.dropout`); that is no part of the key.
+    """
+    options, key = [spec], []
+    for step in loc:
+        if len(options) > 1 and isinstance(step, str):
+            options = [option for option in options if _name(option) == step]
+            continue
+        key.append(str(step))
+        if isinstance(step, str):
+            fields = [option.model_fields[step] for option in options if step in option.model_fields]
+            options = [leaf for field in fields for leaf in _specs(field.annotation)]
+    return ".".join(key), options
+
+
+def _name(spec: type[BaseModel]) -> Any:
+    return spec.model_fields["name"].default if "name" in spec.model_fields else None
 
 
 def _specs(annotation: Any) -> list[type[BaseModel]]:

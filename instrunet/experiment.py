@@ -81,9 +81,14 @@ class Experiment(Spec):
 
 
 def load(path: Path | str, overrides: Iterable[str] = ()) -> Experiment:
-    """A configuration file, its overrides applied. Short forms: `model: task8` is `model: {name: task8}`."""
+    """A configuration file, its overrides applied.
+
+    `model: task8` is short for `model: {name: task8}`; fields without a name are those of the default.
+    """
     tree = load_tree(path, overrides)
     for key in ("model", "data"):
         if isinstance(tree.get(key), str):
             tree[key] = {"name": tree[key]}
+        elif isinstance(tree.get(key), dict):
+            tree[key] = {"name": Experiment.model_fields[key].default.name} | tree[key]
     return Experiment.parse(tree, str(path))

@@ -3,6 +3,7 @@
 Shapes: W windows, N samples of a window, K labels.
 """
 
+import logging
 import warnings
 from pathlib import Path
 
@@ -74,6 +75,8 @@ def parity(bundle: Bundle, path: Path) -> float:
 def _export(bundle: Bundle, path: Path) -> None:
     import onnx
 
+    # It warns that torchvision, which we do not use, is missing
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     example = torch.zeros(2, bundle.spec.front.window)
     dynamic = {"windows": {0: torch.export.Dim("windows", min=1, max=4096)}}
     with warnings.catch_warnings():

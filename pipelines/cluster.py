@@ -17,27 +17,26 @@ OBJECT_STORE_BYTES = 1 << 30  # we move paths and part numbers, never waveforms
 NO_PROGRESS_S = 1800
 
 
-@contextmanager
-def connected(spec: ClusterSpec, *, verbose: bool) -> Iterator[None]:
-    """Ray for the length of a job. `RAY_ADDRESS` (set by `ray job submit`) names a cluster; a running one is kept."""
+def connect(spec: ClusterSpec, *, verbose: bool) -> None:
+    """Ray for the rest of this process: the cluster `RAY_ADDRESS` names (`ray job submit` sets it), or one of our own.
+
+    A job calls it where it first has work to do, so one that finds its work done never starts Ray. Ray shuts itself
+    down when the process ends, and its processes end with ours however that ends.
+    """
     if ray.is_initialized():
-        yield
         return
     hush(verbose=verbose)
     with nullcontext() if verbose else _silence():
-        _connect(spec, verbose=verbose)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+        _init(spec, verbose=verbose)
 
 
-def _connect(spec: ClusterSpec, *, verbose: bool) -> None:
+def _init(spec: ClusterSpec, *, verbose: bool) -> None:
     level = logging.INFO if verbose else logging.ERROR
     if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=level, log_to_driver=verbose)
         return
     ray.init(
+        address="local",  # without it Ray looks for a cluster that somebody started on this machine, and joins that
         num_cpus=spec.num_cpus or max(LOCAL_CPUS, os.cpu_count() or 1),
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
@@ -69,6 +68,7 @@ def hush(*, verbose: bool) -> None:
     if verbose:
         return
     warnings.filterwarnings("ignore", module=r"ray\.")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's newer output prints a banner even when told to be silent
     # Ray's C++ core writes to our stderr whatever level Python's loggers have; it reads this when it starts
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):

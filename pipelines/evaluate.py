@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,10 @@ def run(args: argparse.Namespace) -> Path:
         )
     folder = features.prepare(target.frame, bundle.spec.front, target.out, target.cluster, 1.0, args.verbose)
     held = shards.load(folder, bundle.spec.front, args.split)
-    evaluation = _evaluate(bundle, args.bundle, score(bundle, held), leaks, args.split, held)
+    scored = score(bundle, held)
+    if len(scored.clips) < len(frame):
+        note(f"{len(frame) - len(scored.clips)} of {len(frame)} clips gave no sound and are not scored: see {folder}")
+    evaluation = _evaluate(bundle, args.bundle, scored, leaks, args.split, held)
     page = build.build(evaluation, args.out)
     _record(args.bundle, target, evaluation, args.out)
     _summary(evaluation)
@@ -194,7 +198,7 @@ def _record(bundle: Path, target: Target, evaluation: Evaluation, out: Path) -> 
     numbers = {k: float(v) for k, v in evaluation.metrics.items() if isinstance(v, int | float)}
     with Tracker(target.tracking, home, target.out, home.name) as tracker:
         tracker.metrics(0, {f"{evaluation.split}_{k}": v for k, v in numbers.items()})
-        tracker.artifacts(out, "report")
+        tracker.artifacts(shutil.copytree(out, home / "reports" / evaluation.split, dirs_exist_ok=True), "report")
     if tracker.pending:
         note(f"{tracker.pending} tracked lines wait for MLflow; push them with jobs/sync.py {target.out}")
 

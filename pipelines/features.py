@@ -72,8 +72,8 @@ def prepare(
     parts.claim(folder, plan)
     _write_manifest(frame, folder)
     if parts.left(folder, shards.KIND, n_parts):
-        with cluster.connected(spec, verbose=verbose):
-            _make(folder, front, n_parts)
+        cluster.connect(spec, verbose=verbose)
+        _make(folder, front, n_parts)
     _close(folder, n_parts, max_bad_fraction)
     return folder
 

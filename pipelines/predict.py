@@ -5,9 +5,11 @@ import json
 import sys
 from pathlib import Path
 
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 import instrunet
+from instrunet.archive.units import as_text, check_name
 from instrunet.audio.io import DecodeError
 from instrunet.bundle import Bundle, Prediction
 from instrunet.errors import JobError
@@ -21,26 +23,28 @@ def run(args: argparse.Namespace) -> None:
     bundle = instrunet.load(args.bundle)
     told = [_tell(path, bundle, args.json) for path in args.files]
     if not args.json:
-        table = Table("file", "labels", "best scores", "status")
+        table = Table(Column("file", overflow="fold"), "labels", "best scores", "status")
         for row in told:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         results.print(table)
     bad = [path for path, row in zip(args.files, told, strict=True) if row[3] not in ("tagged", "damaged")]
     if bad:
-        raise JobError(f"{len(bad)} of {len(told)} files gave no sound, the first is {bad[0]}")
+        raise JobError(f"{len(bad)} of {len(told)} files gave no sound, the first is {as_text(bad[0])}")
 
 
 def _tell(path: Path, bundle: Bundle, as_json: bool) -> tuple[str, str, str, str]:
+    name = as_text(path)
     try:
+        check_name(path)
         found = bundle(path)
     except DecodeError as error:
         if as_json:
-            _line({"file": str(path), "status": error.status, "error": str(error)})
-        return str(path), "", "", error.status
+            _line({"file": name, "status": error.status, "error": str(error)})
+        return name, "", "", error.status
     status = "damaged" if found.damage else "tagged"
     if as_json:
-        _line({"file": str(path), "status": status, **found.to_dict()})
-    return str(path), ", ".join(found.labels), _best(found), status
+        _line({"file": name, "status": status, **found.to_dict()})
+    return name, ", ".join(found.labels), _best(found), status
 
 
 def _best(found: Prediction) -> str:

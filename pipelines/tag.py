@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> Path:
     parts.publish(path, lambda aside: units.save(work, aside))
     n_parts = units.n_parts(work)
     if parts.left(out, books.UNITS, n_parts):
-        with cluster.connected(ClusterSpec(), verbose=args.verbose):
-            _tag(out, args.bundle.absolute(), n_parts, len(work))
+        cluster.connect(ClusterSpec(), verbose=args.verbose)
+        _tag(out, args.bundle.absolute(), n_parts, len(work))
     _close(books.close(out, work, bundle), out, args.max_bad_fraction)
     return out
 

@@ -33,22 +33,22 @@ BUNDLE, HISTORY = "bundle", "history.json"
 
 def run(experiment: Experiment, verbose: bool = False) -> Path:
     """Train an experiment into a bundle. The same command after a kill goes on, after success it finds it done."""
-    with cluster.connected(experiment.cluster, verbose=verbose):
-        folder = features.run(experiment, verbose)
-        frame = manifest.load(folder / features.MANIFEST)
-        draft = draft_of(experiment, frame, features.statistics(folder))
-        home = run_folder(experiment, draft)
-        if parts.is_done(home):
-            note(f"{home} is trained already; remove it to train again")
-            return home / BUNDLE
-        with Tracker(experiment.tracking, home, experiment.out, experiment.name) as tracker:
-            tracker.params(experiment.model_dump(mode="json"))
-            history = _train(experiment, Job(draft, experiment.train, folder), home, tracker)
-            for metrics in history:  # what the driver missed while it was dead; known epochs are not logged twice
-                tracker.metrics(int(metrics["epoch"]), metrics)
-            tracker.model(home / BUNDLE)
-        parts.finish(home)
-        _summary(history, draft, tracker)
+    folder = features.run(experiment, verbose)
+    frame = manifest.load(folder / features.MANIFEST)
+    draft = draft_of(experiment, frame, features.statistics(folder))
+    home = run_folder(experiment, draft)
+    if parts.is_done(home):
+        note(f"{home} is trained already; remove it to train again")
+        return home / BUNDLE
+    cluster.connect(experiment.cluster, verbose=verbose)
+    with Tracker(experiment.tracking, home, experiment.out, experiment.name) as tracker:
+        tracker.params(experiment.model_dump(mode="json"))
+        history = _train(experiment, Job(draft, experiment.train, folder), home, tracker)
+        for metrics in history:  # what the driver missed while it was dead; known epochs are not logged twice
+            tracker.metrics(int(metrics["epoch"]), metrics)
+        tracker.model(home / BUNDLE)
+    parts.finish(home)
+    _summary(history, draft, tracker)
     return home / BUNDLE
 
 
@@ -260,7 +260,9 @@ def _summary(history: list[Metrics], draft: BundleSpec, tracker: Tracker) -> Non
     result(
         f"trained {len(history)} epochs on {clips.get('train', 0)} clips; validation ({clips.get('val', 0)}): {scores}"
     )
-    result(f"MLflow: {tracker.url}" + (f" ({tracker.pending} lines wait for the server)" if tracker.pending else ""))
+    if tracker.url:
+        waiting = f" ({tracker.pending} lines wait for the server: jobs/sync.py)" if tracker.pending else ""
+        result(f"MLflow: {tracker.url}{waiting}")
 
 
 def _cause(error: Exception) -> str:

@@ -42,21 +42,21 @@ def run(experiment: Experiment, verbose: bool = False) -> Path:
     if search is None or not search.space:
         raise ConfigError("a search needs tune.space: {FIELD: {choice|uniform|loguniform|integers|grid: [...]}}")
     check_space(experiment, search)
-    with cluster.connected(experiment.cluster, verbose=verbose):
-        folder = features.run(experiment, verbose)
-        draft = draft_of(experiment, manifest.load(folder / features.MANIFEST), features.statistics(folder))
-        home = run_folder(experiment, draft, "tune")
-        if parts.is_done(home):
-            note(f"{home} is searched already; remove it to search again")
-            return home
-        with Tracker(experiment.tracking, home, experiment.out, experiment.name) as tracker:
-            tracker.params(experiment.model_dump(mode="json"))
-            trials = _search(experiment, search, home, folder)
-            best = _keep(trials, search, home)
-            tracker.metrics(0, {f"best_{search.metric}": best["score"], "n_trials": len(trials)})
-            tracker.artifacts(home / TRIALS, "study")
-            tracker.model(home / BUNDLE)
-        parts.finish(home)
+    folder = features.run(experiment, verbose)
+    draft = draft_of(experiment, manifest.load(folder / features.MANIFEST), features.statistics(folder))
+    home = run_folder(experiment, draft, "tune")
+    if parts.is_done(home):
+        note(f"{home} is searched already; remove it to search again")
+        return home
+    cluster.connect(experiment.cluster, verbose=verbose)
+    with Tracker(experiment.tracking, home, experiment.out, experiment.name) as tracker:
+        tracker.params(experiment.model_dump(mode="json"))
+        trials = _search(experiment, search, home, Job(draft, experiment.train, folder))
+        best = _keep(trials, search, home)
+        tracker.metrics(0, {f"best_{search.metric}": best["score"], "n_trials": len(trials)})
+        tracker.artifacts(home / TRIALS, "study")
+        tracker.model(home / BUNDLE)
+    parts.finish(home)
     result(f"{len(trials)} trials, best {search.metric} {best['score']:.3f} with {best['changed']}")
     return home
 
@@ -106,23 +106,29 @@ def report(metrics: Metrics, save: Save) -> None:
 
 
 class _Shown(tune.Callback):
-    """Advances the bar when a trial ends."""
+    """Advances the bar when a trial ends. Tune pickles its callbacks with the study; a bar has no place in there."""
 
     def __init__(self, advance: Callable[[], None]) -> None:
         self.advance = advance
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"advance": _nothing}
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         del iteration, trials, trial, info
         self.advance()
 
 
-def _search(experiment: Experiment, search: SearchSpec, home: Path, folder: Path) -> list[Any]:
-    draft = draft_of(experiment, manifest.load(folder / features.MANIFEST), features.statistics(folder))
+def _nothing() -> None:
+    """What a restored study advances."""
+
+
+def _search(experiment: Experiment, search: SearchSpec, home: Path, job: Job) -> list[Any]:
     space = {field: _draw(draw) for field, draw in search.space.items()}
     config = {
         "fields": space,
         "experiment": experiment.model_dump(mode="json"),
-        "job": config_of(Job(draft, experiment.train, folder)),
+        "job": config_of(job),
         "concurrent": search.concurrent,
     }
     resources = {"CPU": experiment.cluster.cpus_per_worker, "GPU": experiment.cluster.gpus_per_worker}
@@ -140,8 +146,13 @@ def _tuner(
     trainable: Any, config: dict[str, Any], experiment: Experiment, search: SearchSpec, home: Path, shown: _Shown
 ) -> tune.Tuner:
     if tune.Tuner.can_restore(str(home / "ray")):
-        note("going on with the study that was begun here")
-        return tune.Tuner.restore(str(home / "ray"), trainable=trainable, resume_errored=True)
+        try:
+            tuner = tune.Tuner.restore(str(home / "ray"), trainable=trainable, resume_errored=True)
+            note("going on with the study that was begun here")
+            return tuner
+        except (EOFError, ValueError, RuntimeError) as error:  # killed before its first record was whole
+            note(f"the study begun here left no record to go on from ({type(error).__name__}); it starts again")
+            shutil.rmtree(home / "ray")
     return tune.Tuner(
         trainable,
         param_space=config,

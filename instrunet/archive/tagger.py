@@ -59,7 +59,7 @@ def _scored(unit: dict[str, Any], sound: io.Sound, bundle: Bundle) -> dict[str, 
         status = "damaged" if sound.damage else "too_short"
         return found | {"status": status, "error": sound.damage or f"{seconds:.3f} s of sound, {SHORTEST_S} s needed"}
     if float(np.abs(sound.wave).max()) < QUIET:
-        return found | {"status": "silent"}
+        return found | {"status": "damaged" if sound.damage else "silent"}
     windows = bundle.featurizer.fast(sound.wave)
     return found | {
         "status": "damaged" if sound.damage else "tagged",  # what was kept of a damaged one is scored all the same

@@ -1,4 +1,8 @@
-"""The work list: every sound file below a folder, cut into units of at most some minutes, gathered into fixed parts."""
+"""The work list: every sound file below a folder, cut into units of at most some minutes, gathered into fixed parts.
+
+Conventions: a link to a file is a file, a link to a folder is not followed. `uri` is the absolute path as text; a byte
+of a name that is not UTF-8 stands in it as \\xNN, and such a file is `unreadable`.
+"""
 
 import hashlib
 import math
@@ -16,6 +20,7 @@ from instrunet.data.manifest import sha256_of
 from instrunet.errors import DataError
 
 WORK_LIST = "work_list.parquet"
+LONGEST_S = 1e6  # 12 days: a header that says more says nothing, and could make 10**8 units
 
 # `status` is empty where a worker has to find out; a duplicate or unreadable file is known before
 SCHEMA = pa.schema(
@@ -33,7 +38,7 @@ SCHEMA = pa.schema(
 
 class UnitSpec(Spec):
     unit_s: float = Field(300.0, gt=0)
-    part_s: float = Field(1800.0, gt=0)  # of sound in a part: what is lost at most when a worker dies
+    part_s: float = Field(1800.0, gt=0)  # of sound in a part at most: what is lost when a worker dies
     part_units: int = Field(128, gt=0)
 
 
@@ -64,7 +69,7 @@ def digest(table: pa.Table) -> str:
 def save(table: pa.Table, path: Path) -> None:
     """A row group a part, so that a worker reads its part alone."""
     with pq.ParquetWriter(path, SCHEMA) as writer:
-        for batch in _groups(table):
+        for batch in by_part(table):
             writer.write_table(batch, row_group_size=max(1, len(batch)))
 
 
@@ -77,18 +82,29 @@ def n_parts(table: pa.Table) -> int:
     return int(table.column("part")[-1].as_py()) + 1 if len(table) else 0
 
 
+def by_part(table: pa.Table) -> Iterator[pa.Table]:
+    part = table.column("part").to_numpy()
+    bounds = [0, *(k for k in range(1, len(part)) if part[k] != part[k - 1]), len(part)]
+    return (table.slice(a, b - a) for a, b in zip(bounds, bounds[1:], strict=False))
+
+
+def as_text(path: Path | str) -> str:
+    """A path as valid Unicode, which Parquet and terminals insist on."""
+    return str(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def check_name(path: Path) -> None:
+    """soundfile opens no other names, and what stands in a row could not be turned back into them."""
+    if as_text(path) != str(path):
+        raise DecodeError("unreadable", f"expected a name in UTF-8, got {as_text(path)}; rename it")
+
+
 def _units(path: Path, archive: Path, spec: UnitSpec, bundle: str, twins: dict[Path, Path]) -> Iterator[dict[str, Any]]:
-    status, error, duration_s = "", "", None
-    if path in twins:
-        status, error = "duplicate", f"the same bytes as {twins[path]}"
-    try:
-        duration_s = probe(path).duration_s
-    except DecodeError as problem:
-        status, error = problem.status, str(problem)
+    status, error, duration_s = _known(path, twins)
     for start_s, stop_s in _ranges(duration_s, spec.unit_s):
         yield {
             "unit_id": _unit_id(path, archive, start_s, stop_s, bundle),
-            "uri": str(path.absolute()),
+            "uri": as_text(path.absolute()),
             "start_s": start_s,
             "stop_s": stop_s,
             "status": status,
@@ -96,11 +112,23 @@ def _units(path: Path, archive: Path, spec: UnitSpec, bundle: str, twins: dict[P
         }
 
 
+def _known(path: Path, twins: dict[Path, Path]) -> tuple[str, str, float | None]:
+    """(status, error, duration_s) as far as they can be told without decoding."""
+    try:
+        check_name(path.absolute())
+        duration_s = probe(path).duration_s
+    except DecodeError as problem:
+        return problem.status, str(problem), None
+    status, error = ("duplicate", f"the same bytes as {twins[path]}") if path in twins else ("", "")
+    return status, error, duration_s if duration_s <= LONGEST_S else None
+
+
 def _ranges(duration_s: float | None, unit_s: float) -> list[tuple[float, float | None]]:
     if duration_s is None:
         return [(0.0, None)]
-    n = max(1, math.ceil(duration_s / unit_s))
-    return [(k * unit_s, min((k + 1) * unit_s, duration_s)) for k in range(n)]
+    n = max(1, math.ceil(duration_s / unit_s - 1e-9))  # what the division's rounding adds is no unit of its own
+    inner = [k * unit_s for k in range(1, n)]
+    return list(zip([0.0, *inner], [*inner, duration_s], strict=True))
 
 
 def _unit_id(path: Path, archive: Path, start_s: float, stop_s: float | None, bundle: str) -> str:
@@ -112,15 +140,15 @@ def _unit_id(path: Path, archive: Path, start_s: float, stop_s: float | None, bu
     except OSError:
         seen = "unreadable"
     stop = "end" if stop_s is None else f"{stop_s:.6f}"
-    return hashlib.sha256(f"{name}|{seen}|{start_s:.6f}|{stop}|{bundle}".encode()).hexdigest()[:24]
+    identity = f"{name}|{seen}|{start_s:.6f}|{stop}|{bundle}"
+    return hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:24]
 
 
 def _duplicates(files: list[Path]) -> dict[Path, Path]:
     """{file: the earlier file with the same bytes}. Only files of equal size are read."""
     by_size: dict[int, list[Path]] = {}
     for path in files:
-        if path.is_file():
-            by_size.setdefault(path.stat().st_size, []).append(path)
+        by_size.setdefault(_size(path), []).append(path)
     twins: dict[Path, Path] = {}
     for same in (group for size, group in by_size.items() if len(group) > 1 and size):
         first: dict[str, Path] = {}
@@ -131,17 +159,22 @@ def _duplicates(files: list[Path]) -> dict[Path, Path]:
     return twins
 
 
+def _size(path: Path) -> int:
+    """In bytes; 0 for what is no file or will not be read, whatever the reason: the decoder will say it."""
+    try:
+        readable = path.is_file() and as_text(path) == str(path)
+        return path.stat().st_size if readable else 0
+    except OSError:
+        return 0
+
+
 def _in_parts(rows: list[dict[str, Any]], spec: UnitSpec) -> Iterator[dict[str, Any]]:
+    """A small archive gets small parts, so that it too is work for many: a 64th of the whole, a minute at least."""
+    lengths = [(row["stop_s"] or row["start_s"]) - row["start_s"] for row in rows]
+    part_s = min(spec.part_s, max(60.0, sum(lengths) / 64))
     part, units, seconds = 0, 0, 0.0
-    for row in rows:
-        length = (row["stop_s"] or row["start_s"]) - row["start_s"]
-        if units and (units >= spec.part_units or seconds + length > spec.part_s):
+    for row, length in zip(rows, lengths, strict=True):
+        if units and (units >= spec.part_units or seconds + length > part_s):
             part, units, seconds = part + 1, 0, 0.0
         units, seconds = units + 1, seconds + length
         yield row | {"part": part}
-
-
-def _groups(table: pa.Table) -> Iterator[pa.Table]:
-    part = table.column("part").to_numpy()
-    bounds = [0, *(k for k in range(1, len(part)) if part[k] != part[k - 1]), len(part)]
-    return (table.slice(a, b - a) for a, b in zip(bounds, bounds[1:], strict=False))

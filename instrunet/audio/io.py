@@ -4,6 +4,7 @@ Shapes: T samples, C channels.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,10 @@ EXTENSIONS = frozenset(
 # soxr HQ reaches about 1,200 input samples to each side at 48 kHz -> 22 kHz; twice that leaves an error below 1e-5.
 MARGIN_S = 0.06
 CLIP_LEVEL = 0.9999
+ABSURD = 1e12  # no scale of samples reaches it, and the power of what does overflows float32
+UNKNOWN = 2**63 - 1  # libsndfile's length of a stream whose header does not state one, as of FLAC from a pipe
+BLOCK = 2**22  # frames, 95 s; memory follows the sound there is, not the length that a broken header claims
+FLAC_BLOCK = 4096  # frames, the reference encoder's
 
 
 class DecodeError(AudioError):
@@ -52,13 +57,16 @@ class Sound:
 
 
 def probe(path: Path) -> Header:
-    """The header alone, without decoding."""
+    """The header alone, without decoding, unless it leaves the length open."""
     with _opened(path) as file:
-        return Header(file.samplerate, max(0, file.frames), file.channels)
+        known = file.frames != UNKNOWN
+        frames = max(0, file.frames) if known else sum(len(block) for block in _salvaged(path, 0, UNKNOWN))
+        return Header(file.samplerate, frames, file.channels)
 
 
 def read(path: Path, sample_rate: int, start_s: float = 0.0, stop_s: float | None = None) -> Sound:
     """Decode [start_s, stop_s) of a file, mixed down first (5.6 times cheaper than resampling each channel)."""
+    assert start_s >= 0
     with _opened(path) as file:
         source_rate, frames = file.samplerate, max(0, file.frames)
         plan = _Range.of(start_s, stop_s, source_rate, sample_rate, frames)
@@ -101,7 +109,7 @@ def _opened(path: Path) -> sf.SoundFile:
         return sf.SoundFile(path)
     except PermissionError as error:
         raise DecodeError("unreadable", f"{path} may not be read: {error.strerror}") from None
-    except (sf.LibsndfileError, OSError, RuntimeError) as error:
+    except (sf.LibsndfileError, OSError, RuntimeError, TypeError) as error:  # TypeError: raw samples have no header
         # libsndfile hides the system's own reason: an unreadable file is told apart by opening it plainly
         try:
             path.open("rb").close()
@@ -111,28 +119,54 @@ def _opened(path: Path) -> sf.SoundFile:
 
 
 def _decode(file: sf.SoundFile, plan: _Range, path: Path) -> tuple[NDArray[np.float32], list[str], str]:
+    """The planned samples mixed down [T], their flags, and what was wrong; what decodes before a break is kept."""
+    broken = ""
     try:
-        if plan.first:
-            file.seek(plan.first)
-        samples = file.read(plan.n_in, dtype="float32", always_2d=True)
+        blocks = list(_blocks(file, plan.first, plan.n_in, BLOCK))
     except (sf.LibsndfileError, RuntimeError) as error:
-        raise DecodeError("corrupt", f"{path} breaks off while decoding: {_reason(error)}") from None
+        broken = _reason(error)
+        blocks = list(_salvaged(path, plan.first, plan.n_in))
+        if not blocks:
+            raise DecodeError("corrupt", f"{path} breaks off while decoding: {broken}") from None
+    samples = np.concatenate([np.zeros((0, file.channels), np.float32), *blocks])
     missing = plan.n_in - len(samples)
     damage = f"{missing / file.samplerate:.3f} s fewer than its header promises" if missing else ""
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
-    return *_checked(mono), damage
+    # Where no length is stated, libsndfile has no other way to end than to break off
+    return *_checked(samples), "" if file.frames == UNKNOWN else damage
 
 
-def _checked(mono: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[str]]:
+def _blocks(file: sf.SoundFile, first: int, n_frames: int, block: int) -> Iterator[NDArray[np.float32]]:
+    """At most `n_frames` from `first` on, in blocks [T, C]."""
+    if first:
+        file.seek(first)
+    while n_frames > 0 and len(samples := file.read(min(block, n_frames), dtype="float32", always_2d=True)):
+        yield samples
+        n_frames -= len(samples)
+
+
+def _salvaged(path: Path, first: int, n_frames: int) -> Iterator[NDArray[np.float32]]:
+    """As `_blocks`, in small ones and up to where the decoder gives up: an error costs the block it falls in."""
+    with _opened(path) as file:
+        try:
+            yield from _blocks(file, first, n_frames, FLAC_BLOCK)
+        except (sf.LibsndfileError, RuntimeError):
+            return
+
+
+def _checked(samples: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[str]]:
+    """[T, C] to mono [T], and flags: judged before the mix, which hides what one channel has."""
     flags = []
-    if not np.isfinite(mono).all():
+    level = np.abs(samples)
+    sane = level < ABSURD  # False for NaN as well
+    if not sane.all():
         flags.append("nonfinite")
-        mono = np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
-    peak = float(np.abs(mono).max(initial=0.0))
-    if peak > 1.5:
+        samples, level = np.where(sane, samples, 0), np.where(sane, level, 0)
+    if level.max(initial=0.0) > 1.5:
         flags.append("out_of_range")
-    elif np.count_nonzero(np.abs(mono) >= CLIP_LEVEL) > 10:
+    elif np.count_nonzero(level >= CLIP_LEVEL) > 10:
         flags.append("clipped")
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    peak = float(np.abs(mono).max(initial=0.0))
     if peak and abs(float(mono.mean())) > 0.1 * peak:
         flags.append("dc")
     return mono, flags

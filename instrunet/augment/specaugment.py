@@ -13,7 +13,7 @@ from instrunet.config import Spec
 
 
 class SpecAugmentSpec(Spec):
-    """Widths are shares of the axis; a mask is drawn between nothing and that share."""
+    """Widths are shares of the axis; a mask has any whole width from nothing to that share, and any place, alike."""
 
     time_masks: int = Field(2, ge=0)
     time_share: float = Field(0.15, ge=0, le=1)
@@ -37,15 +37,15 @@ def mask(features: Tensor, draws: Tensor, spec: SpecAugmentSpec, fill: float) ->
     """[B, F, L] with its masks filled by `fill`; `draws` [B, n_draws] are this batch's rows of the table."""
     width, place = draws.chunk(2, dim=1)
     cut = spec.frequency_masks
-    bands = _inside(features.shape[1], width[:, :cut] * spec.frequency_share, place[:, :cut])
-    frames = _inside(features.shape[2], width[:, cut:] * spec.time_share, place[:, cut:])
+    bands = _inside(features.shape[1], spec.frequency_share, width[:, :cut], place[:, :cut])
+    frames = _inside(features.shape[2], spec.time_share, width[:, cut:], place[:, cut:])
     return features.masked_fill(bands[:, :, None] | frames[:, None, :], fill)
 
 
-def _inside(n: int, share: Tensor, place: Tensor) -> Tensor:
-    """[B, n], true where any of the masks [B, M] lies."""
-    width = share * n
-    begin = (place * (n - width)).floor()
-    index = torch.arange(n, device=share.device).view(1, 1, n)
-    covered = (index >= begin[..., None]) & (index < (begin + width.floor())[..., None])
+def _inside(n: int, share: float, width: Tensor, place: Tensor) -> Tensor:
+    """[B, n], true where any of the masks lies; their `width` and `place` [B, M] are drawn from [0, 1)."""
+    long = (width * (int(share * n) + 1)).floor()
+    begin = (place * (n - long + 1)).floor()
+    index = torch.arange(n, device=width.device).view(1, 1, n)
+    covered = (index >= begin[..., None]) & (index < (begin + long)[..., None])
     return covered.any(1)

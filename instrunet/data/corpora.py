@@ -1,5 +1,6 @@
 """Folders of labelled sound to manifests: one function a corpus, each saying what its names mean."""
 
+import codecs
 import csv
 import re
 from collections.abc import Callable, Iterator
@@ -48,11 +49,12 @@ CorpusSpec = Annotated[IrmasSpec | CsvSpec | SynthCorpusSpec, Field(discriminato
 
 def irmas(root: Path) -> pd.DataFrame:
     """Group = class and recording number (the number alone recurs across classes); test excerpts by title."""
-    files = [p for p in sorted(_folder(root).rglob("*.wav")) if p.is_file()]
+    files = [p for p in sorted(_folder(root).rglob("*.wav")) if p.is_file() and not p.name.startswith(".")]
     clips = [_irmas_test(p) if p.with_suffix(".txt").is_file() else _irmas_train(p) for p in files]
     if not clips:
         raise DataError(f"expected IRMAS class folders ({' '.join(IRMAS_CLASSES)}) under {root}, found no .wav file")
-    empty = [p.name for p in sorted(root.rglob("*")) if p.is_dir() and p.name in IRMAS_CLASSES and not any(p.iterdir())]
+    filled = {folder for path in files for folder in path.parents}
+    empty = [p.name for p in sorted(root.rglob("*")) if p.is_dir() and p.name in IRMAS_CLASSES and p not in filled]
     if empty:
         raise DataError(f"class {empty[0]!r} has a folder under {root} but no clips; fill it or remove the folder")
     return manifest.make(clips, "irmas", root)
@@ -64,12 +66,11 @@ def csv_folder(root: Path) -> pd.DataFrame:
         raise DataError(
             f"expected metadata.csv (path,label,group) in {root}, found none; write one or use data.name=irmas"
         )
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = [c for c in ("path", "label", "group") if c not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(f"{table} needs the columns path, label and group; it lacks {', '.join(missing)}")
-        clips = list(_csv_clips(reader, root, table))
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            clips = list(_csv_clips(csv.DictReader(file), root, table))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table} is not CSV in UTF-8: {error}; save it as such") from None
     if not clips:
         raise DataError(f"{table} lists no clips; add rows of path,label,group")
     return manifest.make(clips, root.resolve().name, root)
@@ -112,7 +113,8 @@ def _irmas_train(path: Path) -> Clip:
 
 
 def _irmas_test(path: Path) -> Clip:
-    labels = path.with_suffix(".txt").read_text(encoding="utf-8").split()
+    # Latin-1 takes any byte: what is no label then is said to be none, whatever its encoding was
+    labels = path.with_suffix(".txt").read_bytes().removeprefix(codecs.BOM_UTF8).decode("latin-1").split()
     unknown = [label for label in labels if label not in IRMAS_CLASSES]
     if unknown or not labels:
         came = f"the label {unknown[0]!r}" if unknown else "no label"
@@ -122,17 +124,23 @@ def _irmas_test(path: Path) -> Clip:
 
 
 def _csv_clips(reader: "csv.DictReader[str]", root: Path, table: Path) -> Iterator[Clip]:
+    missing = [c for c in ("path", "label", "group") if c not in (reader.fieldnames or ())]
+    if missing:
+        raise DataError(f"{table} needs the columns path, label and group; it lacks {', '.join(missing)}")
     inside = root.resolve()
-    for number, row in enumerate(reader, start=2):
-        path = root / (row["path"] or "")
+    for row in reader:
+        place, name = f"{table} line {reader.line_num}", (row["path"] or "").strip()
         labels = [label.strip() for label in (row["label"] or "").split(";") if label.strip()]
         split, group = (row.get("split") or "").strip(), (row["group"] or "").strip()
-        _check_row(f"{table} line {number}", labels, group, split)
-        if not path.resolve().is_relative_to(inside):
+        _check_row(place, labels, group, split)
+        if not name:
+            raise DataError(f"{place}: the path is empty; name a sound file, relative to the folder")
+        # Spelt in one way only: `a/../b.wav` and an absolute path would make the same clip another row
+        if Path(name).is_absolute() or ".." in Path(name).parts or not (root / name).resolve().is_relative_to(inside):
             raise DataError(
-                f"{table} line {number}: the path {row['path']!r} leaves the folder; keep the sound inside it"
+                f"{place}: the path {name!r} leaves the folder; keep the sound inside it and name it relative to it"
             )
-        yield Clip(path, labels, group, split)
+        yield Clip(root / name, labels, group, split)
 
 
 def _check_row(place: str, labels: list[str], group: str, split: str) -> None:

@@ -67,12 +67,15 @@ def load(path: Path) -> pd.DataFrame:
         raise DataError(f"expected a manifest (Parquet) at {path}, found none; make one with jobs/featurize.py CONFIG")
     try:
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a Parquet file that can be read: {error}") from None
     missing = [name for name in SCHEMA.names if name not in table.schema.names]
     if missing:
         raise DataError(f"{path} is no manifest: it lacks the columns {', '.join(missing)}")
-    frame: pd.DataFrame = table.select(SCHEMA.names).cast(SCHEMA).to_pandas()
+    try:
+        frame: pd.DataFrame = table.select(SCHEMA.names).cast(SCHEMA).to_pandas()
+    except pa.ArrowException as error:
+        raise DataError(f"{path} is no manifest: a column holds another type than it should: {error}") from None
     frame["labels"] = [list(labels) for labels in frame["labels"]]
     return frame
 
@@ -106,6 +109,10 @@ def sha256_of(path: Path) -> str:
 def _row(clip: Clip, corpus: str, root: Path) -> dict[str, Any]:
     stop_s = clip.stop_s if clip.stop_s is not None else _duration(clip.path)
     inside = clip.path.relative_to(root).as_posix()
+    try:
+        inside.encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8 come as lone surrogates, which no Parquet file takes
+        raise DataError(f"expected a file name in UTF-8, got {inside!r}; rename the file") from None
     return {
         "clip_id": _clip_id(inside, clip.start_s, stop_s),
         "uri": str(clip.path.absolute()),

@@ -51,17 +51,18 @@ def publish(path: Path, write: Callable[[Path], Any]) -> bool:
 def claim(folder: Path, plan: Mapping[str, Any]) -> None:
     """Make `folder` the home of `plan`, or check that it already is."""
     path = folder / PLAN
-    if folder.is_file() or (folder.is_dir() and not path.exists() and _has_files(folder)):
+    # In this order: a claim that comes at the same time writes its plan first and everything else after it
+    if folder.is_file() or (folder.is_dir() and _has_files(folder) and not path.exists()):
         raise DataError(
             f"expected a new folder or one of the same job at {folder}, found other files; choose another folder"
         )
     publish(path, lambda aside: aside.write_text(canonical_json(plan) + "\n", encoding="utf-8"))
-    there = read_json(path)
-    for field in sorted({*there, *plan}):
-        if there.get(field) != plan.get(field):
+    theirs, ours = read_json(path), json.loads(canonical_json(plan))  # as JSON: a tuple is a list there
+    for field in sorted({*theirs, *ours}):
+        if theirs.get(field) != ours.get(field):
             raise DataError(
-                f"{folder} belongs to another job: its {field} is {_short(there.get(field))}, "
-                f"this one's is {_short(plan.get(field))}; choose another folder or remove this one"
+                f"{folder} belongs to another job: its {field} is {_short(theirs.get(field))}, "
+                f"this one's is {_short(ours.get(field))}; choose another folder or remove this one"
             )
 
 

@@ -15,6 +15,7 @@ from instrunet.config import Spec
 from instrunet.errors import DataError
 
 PARTS = ("train", "test", "val")  # in the order in which a rare class gets its groups
+ORDERS = 20  # where clips have several labels, classes compete for groups, and another order may serve them all
 
 
 class SplitSpec(Spec):
@@ -32,13 +33,15 @@ class SplitSpec(Spec):
 def assign(frame: pd.DataFrame, spec: SplitSpec) -> tuple[pd.DataFrame, list[str]]:
     """Fill the empty `split` fields; splits that the corpus states are kept. Returns the notes a user should read."""
     check_no_group_on_both_sides(frame)
-    open_rows = frame[frame["split"] == ""]
-    if open_rows.empty:
+    stated = frame[frame["split"] != ""]
+    if len(stated) == len(frame):
         return frame, []
-    notes = _check_classes(open_rows)
-    chosen = _by_group(open_rows, spec)
-    split = frame["split"].where(frame["split"] != "", frame["group"].map(chosen))
-    return frame.assign(split=split), notes
+    fixed = dict(zip(stated["group"], stated["split"], strict=True))  # for the unstated rows of such a group too
+    ours = frame[frame["group"].map(fixed) != "official"]
+    counts = _label_counts(ours)
+    _check_classes(counts, fixed)
+    chosen = _by_group(counts, fixed, spec)
+    return frame.assign(split=frame["group"].map(fixed | chosen)), _notes(counts, chosen)
 
 
 def check_no_group_on_both_sides(frame: pd.DataFrame) -> None:
@@ -52,26 +55,34 @@ def check_no_group_on_both_sides(frame: pd.DataFrame) -> None:
         )
 
 
-def _check_classes(frame: pd.DataFrame) -> list[str]:
-    groups: dict[str, set[str]] = {}
-    for labels, group in zip(frame["labels"], frame["group"], strict=True):
-        for label in labels:
-            groups.setdefault(label, set()).add(group)
-    single = sorted(label for label, names in groups.items() if len(names) == 1)
+def _check_classes(counts: dict[str, Counter[str]], fixed: dict[str, str]) -> None:
+    groups = _groups_of(counts)
+    single = [label for label, names in sorted(groups.items()) if len(names) == 1 and names[0] not in fixed]
     if single:
         raise DataError(
-            f"class {single[0]!r} has one group only ({next(iter(groups[single[0]]))!r}), so it cannot be both trained "
+            f"class {single[0]!r} has one group only ({groups[single[0]][0]!r}), so it cannot be both trained "
             f"on and tested honestly ({len(single)} such classes); add another recording of it or drop the class"
         )
-    two = sorted(label for label, names in groups.items() if len(names) == 2)
-    return [f"{', '.join(two)}: two groups only, so none in validation"] if two else []
 
 
-def _by_group(frame: pd.DataFrame, spec: SplitSpec) -> dict[str, str]:
-    counts = _label_counts(frame)
+def _notes(counts: dict[str, Counter[str]], chosen: dict[str, str]) -> list[str]:
+    words = {"train": "training", "test": "test", "val": "validation"}
+    absent = _absent(counts, chosen)
+    return [
+        f"{', '.join(label for label, where in absent if where == part)}: none in {words[part]}, for want of groups"
+        for part in PARTS
+        if any(where == part for _, where in absent)
+    ]
+
+
+def _by_group(counts: dict[str, Counter[str]], fixed: dict[str, str], spec: SplitSpec) -> dict[str, str]:
+    """The part of every group: first one of each class everywhere, then what brings the parts to their shares."""
     rng = np.random.default_rng(spec.seed)
-    order = list(rng.permutation(sorted(counts)))
-    chosen = _one_each(counts, order)
+    for _ in range(ORDERS):
+        order = [str(group) for group in rng.permutation(sorted(counts))]
+        chosen = _one_each(counts, order, fixed)
+        if not _absent(counts, chosen):
+            break
     shares = {"train": 1 - spec.val - spec.test, "test": spec.test, "val": spec.val}
     total: Counter[str] = sum(counts.values(), Counter())
     have = {part: sum((counts[g] for g, p in chosen.items() if p == part), Counter[str]()) for part in PARTS}
@@ -84,10 +95,10 @@ def _by_group(frame: pd.DataFrame, spec: SplitSpec) -> dict[str, str]:
     return chosen
 
 
-def _one_each(counts: dict[str, Counter[str]], order: list[str]) -> dict[str, str]:
+def _one_each(counts: dict[str, Counter[str]], order: list[str], fixed: dict[str, str]) -> dict[str, str]:
     """One group of every class in each part while it has groups to give, rarest class first; small ones go to test."""
-    chosen: dict[str, str] = {}
-    groups_of = {label: [g for g in order if label in counts[g]] for c in counts.values() for label in c}
+    chosen = {group: part for group, part in fixed.items() if group in counts}
+    groups_of = _groups_of({group: counts[group] for group in order})
     for label in sorted(groups_of, key=lambda name: (len(groups_of[name]), name)):
         for part in PARTS:
             mine = [g for g in groups_of[label] if g not in chosen]
@@ -96,6 +107,20 @@ def _one_each(counts: dict[str, Counter[str]], order: list[str]) -> dict[str, st
             pick = max if part == "train" else min
             chosen[pick(mine, key=lambda g: counts[g][label])] = part
     return chosen
+
+
+def _absent(counts: dict[str, Counter[str]], chosen: dict[str, str]) -> list[tuple[str, str]]:
+    """The (class, part) pairs without a group; groups not chosen yet could still bring one, but rarely do."""
+    there = {(label, chosen[group]) for group in chosen for label in counts[group]}
+    return [(label, part) for label in sorted(_groups_of(counts)) for part in PARTS if (label, part) not in there]
+
+
+def _groups_of(counts: dict[str, Counter[str]]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for group, labels in counts.items():
+        for label in labels:
+            groups.setdefault(label, []).append(group)
+    return groups
 
 
 def _need(group: Counter[str], have: Counter[str], total: Counter[str], share: float) -> float:

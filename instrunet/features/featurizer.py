@@ -101,8 +101,9 @@ def _level(wave: Tensor, kind: str) -> Tensor:
     """Each window brought to one loudness; silence is left where it is."""
     if kind == "none":
         return wave
-    loud = wave.abs().amax(-1, keepdim=True) if kind == "peak" else wave.square().mean(-1, keepdim=True).sqrt() * 10
-    return torch.where(loud < QUIET, wave, wave / loud.clamp_min(QUIET))
+    peak = wave.abs().amax(-1, keepdim=True)
+    loud = peak if kind == "peak" else wave.square().mean(-1, keepdim=True).sqrt() * 10
+    return torch.where(peak < QUIET, wave, wave / loud.clamp_min(QUIET))
 
 
 class Statistics(Spec):

@@ -23,7 +23,7 @@ class LogMelSpec(Spec):
 
     name: Literal["logmel"] = "logmel"
     sample_rate: int = Field(22_050, gt=0)
-    n_fft: int = Field(2048, gt=0)
+    n_fft: int = Field(2048, gt=0, multiple_of=2)  # an odd one breaks the shape law: half a window is no whole number
     hop_length: int = Field(512, gt=0)
     n_mels: int = Field(128, gt=0)
     fmin_hz: float = 30.0

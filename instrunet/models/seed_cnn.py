@@ -1,4 +1,6 @@
-"""The two picture networks of the seeds: `task8` (2,122,283 parameters) and `iteration11` (460,491), for 11 classes.
+"""The two picture networks of the seeds: `task8` (2,122,283 parameters) and `iteration11` (459,531), for 11 classes.
+
+Keras counts 460,491 for `iteration11`: it adds the running mean and variance of the 480 batch-normed maps.
 
 Shapes: B clips, C channels, H x W the picture, K classes.
 """
@@ -9,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from instrunet.config import Spec
+from instrunet.errors import ConfigError
 from instrunet.models.picture import PictureSpec
 
 
@@ -25,6 +28,7 @@ class Task8(nn.Module):
     def __init__(self, spec: Task8Spec, grid: tuple[int, int], n_labels: int) -> None:
         super().__init__()
         widths = (spec.picture.channels, 16, 32, 64)
+        _check_grid(spec.name, grid, n_blocks=3)
         # Zero padding: with it the dense layer has the 2.1 M parameters that the seed states, without it 1.6 M.
         self.blocks = nn.Sequential(
             *(layer for i, o in zip(widths, widths[1:], strict=False) for layer in _block(i, o, 3, norm=False)),
@@ -52,7 +56,7 @@ class Iteration11(nn.Module):
 
     def __init__(self, spec: Iteration11Spec, grid: tuple[int, int], n_labels: int) -> None:
         super().__init__()
-        del grid  # the mean over the picture takes any
+        _check_grid(spec.name, grid, n_blocks=4)
         widths, kernels = (spec.picture.channels, 32, 64, 128, 256), (5, 3, 3, 3)
         pairs = zip(widths, widths[1:], kernels, strict=False)
         self.blocks = nn.Sequential(
@@ -64,6 +68,16 @@ class Iteration11(nn.Module):
     def forward(self, picture: Tensor) -> Tensor:
         logits: Tensor = self.head(self.blocks(picture).mean((2, 3)))
         return logits
+
+
+def _check_grid(name: str, grid: tuple[int, int], n_blocks: int) -> None:
+    """Each block halves the picture, so too small a one ends in nothing."""
+    least = 2**n_blocks
+    if min(grid) < least:
+        raise ConfigError(
+            f"{name} needs a picture of at least {least} x {least}, got {grid[0]} x {grid[1]} (bands x frames); "
+            f"set model.picture.size={least} or more, or lengthen front.window_s"
+        )
 
 
 def _block(n_in: int, n_out: int, kernel: int, *, norm: bool) -> list[nn.Module]:

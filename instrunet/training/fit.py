@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from instrunet import bundle as bundles
 from instrunet.bundle import BundleSpec
+from instrunet.errors import ConfigError, JobError
 from instrunet.features import shards
 from instrunet.losses import LOSSES
 from instrunet.metrics import multi, single
@@ -27,6 +28,10 @@ from instrunet.training.step import Stepper
 Metrics = dict[str, float]
 Save = Callable[[Path], None]
 Report = Callable[[Metrics, Save], None]
+SCORES = {  # by the kind of the task: what `clip_scores` gives of an epoch
+    "single": ("accuracy", "balanced_accuracy", "macro_f1"),
+    "multi": ("micro_f1", "macro_f1", "lrap"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class _Run:
     def __init__(self, job: Job, device: torch.device, resume: Path | None) -> None:
         self.job, self.device = job, device
         self.share = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        _check(job, self.share[1])
         self.train, self.val = (self._feed(split) for split in ("train", "val"))
         torch.manual_seed(job.train.seed)
         draft = job.draft
@@ -101,6 +107,11 @@ class _Run:
 
     def _validate(self) -> Metrics:
         logits = self.stepper.logits(self.val, self.job.train.batch_size, self.share)
+        if not np.isfinite(logits).all():
+            raise JobError(
+                "the network's answers to the validation split are not finite numbers after this epoch: lower "
+                f"train.learning_rate (now {self.job.train.learning_rate:g}) or set train.precision=fp32"
+            )
         loss = LOSSES[self.job.draft.kind](torch.from_numpy(logits), self.val.targets, None)
         return {"val_loss": float(loss)} | clip_scores(logits, self.val, self.job.draft)
 
@@ -127,6 +138,21 @@ class _Run:
         return Feed(shards.load(self.job.features, self.job.draft.front, split), self.job.draft.labels, split)
 
 
+def _check(job: Job, n_workers: int) -> None:
+    """What no single spec can know of the others."""
+    kind, train = job.draft.kind, job.train
+    measured = ("val_loss", *(f"val_{name}" for name in SCORES[kind]))
+    if train.monitor not in measured:
+        raise ConfigError(
+            f"train.monitor={train.monitor} is not measured in a task of kind {kind}; expected {', '.join(measured)}"
+        )
+    if train.batch_size < n_workers:
+        raise ConfigError(
+            f"train.batch_size={train.batch_size} cannot be shared by {n_workers} workers; "
+            f"raise it to {n_workers} or more, or lower cluster.workers"
+        )
+
+
 def clip_scores(logits: NDArray[np.float32], feed: Feed, draft: BundleSpec) -> Metrics:
     """Validation by clip, not by window: the mean over a clip's windows decides, as it does in service."""
     scores = softmax(logits, axis=1) if draft.kind == "single" else expit(logits)
@@ -137,8 +163,6 @@ def clip_scores(logits: NDArray[np.float32], feed: Feed, draft: BundleSpec) -> M
     targets = feed.targets.numpy()[first]
     if draft.kind == "single":
         found = single.evaluate(targets.argmax(1), mean, draft.labels)
-        names = ("accuracy", "balanced_accuracy", "macro_f1")
     else:
         found = multi.evaluate(targets.astype(bool), mean, draft.labels, np.full(len(draft.labels), 0.5))
-        names = ("micro_f1", "macro_f1", "lrap")
-    return {f"val_{name}": float(found[name]) for name in names}
+    return {f"val_{name}": float(found[name]) for name in SCORES[draft.kind]}

@@ -16,13 +16,15 @@ class TrainSpec(Spec):
     epochs: int = Field(30, gt=0)
     batch_size: int = Field(32, gt=0)  # of all workers together, so that a result does not hang on their number
     learning_rate: float = Field(1e-3, gt=0)
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)  # so that seed, epoch and rank together still fit torch's 64 bits
     class_weights: Literal["none", "inverse"] = "none"
     specaugment: SpecAugmentSpec | None = SpecAugmentSpec()
     plateau_factor: float = Field(0.5, gt=0, lt=1)
     plateau_patience: int = Field(3, ge=0)
     early_stop_patience: int = Field(10, gt=0)
-    monitor: Literal["val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1"] = "val_loss"
+    monitor: Literal[
+        "val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1", "val_micro_f1", "val_lrap"
+    ] = "val_loss"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     @property

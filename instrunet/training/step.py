@@ -43,10 +43,12 @@ class Stepper:
         began = mark = time.perf_counter()
         for batch in feed.epoch(spec.seed, epoch, spec.batch_size, share, spec.specaugment):
             waited += time.perf_counter() - mark
-            loss = self._step(batch.to(self.device), spec, statistics)
+            part = len(batch.targets) * share[1] / spec.batch_size
+            loss = self._step(batch.to(self.device), spec, statistics, part)
             total += loss.detach() * len(batch.targets)
             rows += len(batch.targets)
             mark = time.perf_counter()
+        _share_buffers(self.network)
         summed = _sum_over_workers(torch.stack([total, torch.tensor(float(rows), device=self.device)]))
         mean, took = float(summed[0] / summed[1]), time.perf_counter() - began
         if not np.isfinite(mean):
@@ -56,7 +58,8 @@ class Stepper:
             )
         return {"train_loss": mean, "clips_per_s": float(summed[1]) / took, "wait_share": waited / took}
 
-    def _step(self, batch: Batch, spec: TrainSpec, statistics: Statistics) -> Tensor:
+    def _step(self, batch: Batch, spec: TrainSpec, statistics: Statistics, part: float) -> Tensor:
+        """`part` is this worker's rows over an equal share: DDP's mean of gradients then weighs all rows alike."""
         features = batch.features
         if spec.specaugment:
             features = {n: mask(v, batch.draws, spec.specaugment, statistics.mean[n]) for n, v in features.items()}
@@ -64,7 +67,7 @@ class Stepper:
             logits = self.network(features)
         loss = self.loss(logits.float(), batch.targets, self.weights)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss * part).backward()
         self.optimizer.step()
         return loss
 
@@ -82,6 +85,13 @@ class Stepper:
         for rows, values in _gather([(rows, values) for rows, values in zip(index, found, strict=True)]):
             out[rows] = values
         return out
+
+
+def _share_buffers(network: nn.Module) -> None:
+    """DDP evens out batch norm's running means before a step only: after the last one, each worker has its own."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        for buffer in network.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def _sum_over_workers(value: Tensor) -> Tensor:

@@ -1,0 +1,89 @@
+"""What tests share: a place to work in as a user would, and the demo, run once."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+LINKED = ("jobs", "configs", "Makefile", "pyproject.toml", "constraints.txt", ".rayignore")
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def environment() -> dict[str, str]:
+    """A user's shell with the environment activated, and no settings of the machine that runs the tests."""
+    ours = ("RAY_", "MLFLOW_", "INSTRUNET_", "KUBECONFIG", "PYTHON")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
+
+
+def run(command: str, place: Path, timeout: float = 300, **more: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=place,
+        env=environment() | more,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def make_place(folder: Path) -> Path:
+    """An empty folder in which the README's commands work."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in LINKED:
+        (folder / name).symlink_to(ROOT / name)
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (folder / ".venv" / "ready").touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_place(tmp_path_factory.mktemp("user") / "instrunet")
+
+
+@pytest.fixture(scope="session")
+def demo(place: Path) -> "subprocess.CompletedProcess[str]":
+    """`make demo`, as a user types it."""
+    made = run("make demo", place, timeout=600)
+    assert made.returncode == 0, made.stdout + made.stderr
+    return made
+
+
+@pytest.fixture(scope="session")
+def demo_bundle(place: Path, demo: "subprocess.CompletedProcess[str]") -> Path:
+    (bundle,) = (place / "runs/demo/train").glob("smoke-*/bundle")
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded corpus, small: 11 classes, 4 recordings of 2 short clips each, 4 mixtures."""
+    from instrunet.data.synth import SynthSpec, write_corpus
+
+    spec = SynthSpec(recordings=4, clips=2, clip_s=1.0, mixtures=4, sample_rate=22_050)
+    return write_corpus(spec, tmp_path_factory.mktemp("small") / "corpus")
+
+
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory: pytest.TempPathFactory, small_corpus: Path) -> Path:
+    """Three of its classes as a folder with metadata.csv."""
+    folder = tmp_path_factory.mktemp("csv") / "FOLDER"
+    folder.mkdir()
+    lines = ["path,label,group"]
+    for label in ("cel", "flu", "org"):
+        for path in sorted((small_corpus / "IRMAS-TrainingData" / label).glob("*.wav")):
+            shutil.copy(path, folder)
+            recording = path.stem.split("]")[-1].split("__")[0]
+            lines.append(f"{path.name},{label},{label}-{recording}")
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder

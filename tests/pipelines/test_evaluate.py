@@ -1,0 +1,302 @@
+"""Evaluation without Ray: which clips are scored, what is refused, and that the report says what numpy says."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from archives import LABELS, RATE, sound, tiny_bundle, write
+
+from instrunet.audio import io
+from instrunet.bundle import Bundle, Provenance
+from instrunet.config import fingerprint
+from instrunet.data import manifest, parts
+from instrunet.errors import DataError
+from instrunet.experiment import Experiment
+from instrunet.features import shards
+from pipelines import evaluate, features
+
+HZ = dict(zip(LABELS, (220, 330, 495), strict=True))
+GROUPS = ("north", "south", "west")
+
+
+def write_corpus(folder: Path, split: dict[str, str] | None = None, extra: str = "") -> Path:
+    """Nine clips of two windows each, three classes by three groups; `split` gives the groups their column."""
+    lines = ["path,label,group" + (",split" if split else "")]
+    for label in LABELS:
+        for k, group in enumerate(GROUPS):
+            write(folder / f"{label}_{group}.wav", sound(1.5, HZ[label] + 20 * k))
+            lines.append(f"{label}_{group}.wav,{label},{group}" + (f",{split[group]}" if split else ""))
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n" + extra, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpora") / "tones")
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return tiny_bundle()
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Features of a FOLDER go below the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def arguments(place: Path, target: Path, trained: Provenance | None = None, **more: Any) -> argparse.Namespace:
+    saved = tiny_bundle(trained=trained).save(place / "bundle")
+    plain = {"overrides": [], "out": place / "report", "split": "test", "allow_leaks": False, "verbose": False}
+    return argparse.Namespace(**{"bundle": saved, "target": target, **plain, **more})
+
+
+def featurize(frame: pd.DataFrame, bundle: Bundle, out: Path) -> Path:
+    """The parts that Ray would make, so that the run finds nothing left to do."""
+    front = bundle.spec.front.model_dump(mode="json")
+    per_part = features.CLIPS_PER_PART
+    plan = {"job": "features", "layout": features.LAYOUT, "manifest": manifest.digest(frame)}
+    plan |= {"front": front, "clips_per_part": per_part}
+    folder = out / "features" / fingerprint(plan)
+    parts.claim(folder, plan)
+    features._write_manifest(frame, folder)
+    make = features.Worker(str(folder), front)
+    for part in range(-(-len(frame) // per_part)):
+        make({"part": part})
+    return folder
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    frame = evaluate.resolve(args.target, args.overrides).frame
+    folder = featurize(frame, Bundle.load(args.bundle), Path("runs").absolute())
+    made = evaluate.run(args)
+    assert list(folder.parent.iterdir()) == [folder]  # another one would have been made by Ray
+    assert (made / "index.html").is_file()
+    tree: dict[str, Any] = json.loads((made / "metrics.json").read_text(encoding="utf-8"))
+    return tree
+
+
+def trained_on(frame: pd.DataFrame) -> Provenance:
+    hashes = tuple(sorted(h[:16] for h in frame["sha256"]))
+    return Provenance(group_keys=tuple(sorted(manifest.group_keys(frame))), clip_hashes=hashes)
+
+
+def test_a_folder_without_a_split_is_all_test(corpus: Path) -> None:
+    frame = evaluate.resolve(corpus, []).frame
+    assert len(frame) == 9 and set(frame["split"]) == {"test"}
+
+
+def test_of_a_folder_with_a_split_only_its_test_rows_are_scored(tmp_path: Path) -> None:
+    split = {"north": "train", "south": "val", "west": "test"}
+    frame = evaluate.resolve(write_corpus(tmp_path, split), []).frame
+    chosen = evaluate._of_split(frame, "test")
+    assert (len(frame), set(chosen["group"]), len(chosen)) == (9, {"west"}, 3)
+
+
+def test_a_manifest_is_read_as_its_folder_is(corpus: Path, tmp_path: Path) -> None:
+    frame = evaluate.resolve(corpus, []).frame
+    saved = manifest.save(frame.assign(split=""), tmp_path / "manifest.parquet")
+    pd.testing.assert_frame_equal(evaluate.resolve(saved, []).frame, frame)
+
+
+def test_a_config_brings_its_split_and_takes_overrides(corpus: Path, tmp_path: Path) -> None:
+    config = tmp_path / "tones.yaml"
+    config.write_text(f"out: {tmp_path / 'runs'}\ndata:\n  name: csv\n  root: {corpus}\n", encoding="utf-8")
+    target = evaluate.resolve(config, [f"out={tmp_path / 'elsewhere'}", "split.seed=3"])
+    assert target.out == tmp_path / "elsewhere"
+    assert set(target.frame["split"]) == {"train", "val", "test"}
+    expected = Experiment.parse({"data": {"name": "csv", "root": str(corpus)}, "split": {"seed": 3}}, "test")
+    pd.testing.assert_frame_equal(target.frame, features.read_manifest(expected))
+
+
+def test_overrides_of_a_folder_are_refused(corpus: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"^overrides \(split\.seed=3\) change a CONFIG; .*tones is not one \(\.yaml\)$"
+    ):
+        evaluate.resolve(corpus, ["split.seed=3"])
+
+
+def test_a_group_on_both_sides_is_refused(tmp_path: Path) -> None:
+    split = {"north": "train", "south": "val", "west": "test"}
+    write(tmp_path / "more.wav", sound(1.0, 700))
+    with pytest.raises(DataError, match=r"^group 'west' is in test and train at once"):
+        evaluate.resolve(write_corpus(tmp_path, split, "more.wav,bell,west,train\n"), [])
+
+
+def test_a_missing_split_is_named(corpus: Path) -> None:
+    frame = evaluate.resolve(corpus, []).frame
+    with pytest.raises(
+        DataError, match=r"^expected clips of the split 'val', the data has: test; choose one with --split$"
+    ):
+        evaluate._of_split(frame, "val")
+
+
+def test_unknown_labels_are_named_and_counted(tmp_path: Path, bundle: Bundle) -> None:
+    for name in ("x.wav", "y.wav"):
+        write(tmp_path / name, sound(1.0, 700))
+    extra = "x.wav,bell;gong,east\ny.wav,zither;gong,east\n"
+    frame = evaluate.resolve(write_corpus(tmp_path, extra=extra), []).frame
+    with pytest.raises(
+        DataError, match=r"bundle does not know: gong, zither \(2 of 11 clips\); it knows bell, drum, horn$"
+    ):
+        evaluate._check_labels(frame, bundle)
+
+
+def test_unknown_labels_stop_a_run_before_any_work(place: Path) -> None:
+    write(place / "in/x.wav", sound(1.0, 700))
+    write_corpus(place / "in", extra="x.wav,gong,east\n")
+    with pytest.raises(DataError, match=r"gong \(1 of 10 clips\)"):
+        evaluate.run(arguments(place, place / "in"))
+    assert not (place / "runs").exists() and not (place / "report").exists()
+
+
+def test_no_leak_is_none(corpus: Path, bundle: Bundle) -> None:
+    assert evaluate._leaks(evaluate.resolve(corpus, []).frame, bundle) == []
+
+
+def test_recordings_of_the_training_are_leaks(corpus: Path) -> None:
+    frame = evaluate.resolve(corpus, []).frame
+    learnt = Provenance(group_keys=trained_on(frame[frame["group"] == "north"]).group_keys)
+    assert evaluate._leaks(frame, tiny_bundle(trained=learnt)) == ["1 of 3 groups were trained on"]
+
+
+def test_files_of_the_training_are_leaks_under_any_name(corpus: Path) -> None:
+    frame = evaluate.resolve(corpus, []).frame
+    learnt = trained_on(frame[frame["group"] == "south"])
+    renamed = frame.assign(corpus="other")
+    assert evaluate._leaks(renamed, tiny_bundle(trained=learnt)) == [
+        "3 of 9 clips are byte for byte in the training data"
+    ]
+
+
+def test_a_file_that_cannot_be_read_is_no_leak(corpus: Path) -> None:
+    frame = evaluate.resolve(corpus, []).frame.assign(sha256="")
+    assert evaluate._leaks(frame, tiny_bundle(trained=Provenance(clip_hashes=("",)))) == []
+
+
+def test_a_leak_is_refused_before_any_work(corpus: Path, place: Path) -> None:
+    learnt = trained_on(evaluate.resolve(corpus, []).frame)
+    with pytest.raises(
+        DataError,
+        match=r"^3 of 3 groups were trained on; 9 of 9 clips are byte for byte in the training data: a score on it "
+        r"would flatter the model; .* or give --allow-leaks to have it labelled LEAKY$",
+    ):
+        evaluate.run(arguments(place, corpus, learnt))
+    assert not (place / "runs").exists() and not (place / "report").exists()
+
+
+def test_an_allowed_leak_is_labelled(corpus: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    learnt = trained_on(evaluate.resolve(corpus, []).frame)
+    report = run(arguments(place, corpus, learnt, allow_leaks=True))
+    assert report["leaky"] is True
+    assert report["leak_reasons"] == [
+        "3 of 3 groups were trained on",
+        "9 of 9 clips are byte for byte in the training data",
+    ]
+    assert "LEAKY (9 clips, 3 groups, split test): accuracy" in capsys.readouterr().out
+
+
+def test_a_report_says_what_the_bundle_says_of_each_file(
+    corpus: Path, place: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = run(arguments(place, corpus))
+    frame = evaluate.resolve(corpus, []).frame
+    heard = [bundle(Path(uri)).labels == labels for uri, labels in zip(frame["uri"], frame["labels"], strict=True)]
+    assert report["metrics"]["accuracy"] == pytest.approx(np.mean(heard))
+    assert 0 < np.mean(heard) < 1  # or it would be the same for a bundle that always says one thing
+    assert (report["n_clips"], report["n_groups"], report["leaky"], report["kind"]) == (9, 3, False, "single")
+    assert (report["corpus"], report["fingerprint"]) == ("tones", Bundle.load(place / "bundle").fingerprint)
+    assert f"held-out (9 clips, 3 groups, split test): accuracy {np.mean(heard):.3f}" in capsys.readouterr().out
+
+
+def test_clips_without_sound_are_counted_aloud(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "in").mkdir()
+    (place / "in/letter.wav").write_text("dear reader")
+    write_corpus(place / "in", extra="letter.wav,bell,east\n")
+    report = run(arguments(place, place / "in"))
+    assert (report["n_clips"], report["n_groups"]) == (9, 3)
+    assert "1 of 10 clips gave no sound and are not scored" in capsys.readouterr().err
+
+
+def test_a_clip_is_the_mean_of_its_windows(corpus: Path, tmp_path: Path, bundle: Bundle) -> None:
+    frame = evaluate.resolve(corpus, []).frame
+    folder = featurize(frame, bundle, tmp_path)
+    held = shards.load(folder, bundle.spec.front, "test")
+    assert len(held) == 18
+    scored = evaluate.score(bundle, held)
+    assert scored.clips["clip_id"].tolist() == frame["clip_id"].tolist()
+    for uri, mean in zip(scored.clips["uri"], scored.scores, strict=True):
+        windows = bundle.scores(bundle.featurizer.fast(io.read(Path(uri), RATE).wave))
+        assert len(windows) == 2 and np.abs(windows[0] - windows[1]).max() > 1e-3
+        np.testing.assert_allclose(mean, windows.mean(0), atol=0.01)  # features are kept in half precision
+
+
+def test_windows_of_a_clip_need_not_stand_together(bundle: Bundle) -> None:
+    rng = np.random.default_rng(0)
+    order = ["b", "a", "b", "c", "a", "b"]
+    values = {"logmel": rng.normal(-5, 3, (6, *bundle.spec.front.shapes()["logmel"])).astype(np.float16)}
+    clips = {name: list(order) for name in ("clip_id", "uri", "group", "split", "corpus")}
+    held = shards.Features(values, clips | {"labels": [["bell"]] * 6, "start_s": [0.0] * 6})
+    scored = evaluate.score(bundle, held)
+    alone = np.concatenate([evaluate.score(bundle, _row(held, k)).scores for k in range(6)])
+    assert scored.clips["clip_id"].tolist() == ["b", "a", "c"]
+    for clip, mean in zip(("b", "a", "c"), scored.scores, strict=True):
+        np.testing.assert_allclose(mean, alone[[name == clip for name in order]].mean(0), atol=1e-5)
+
+
+def _row(held: shards.Features, k: int) -> shards.Features:
+    return shards.Features(
+        {n: v[k : k + 1] for n, v in held.values.items()}, {n: v[k : k + 1] for n, v in held.clips.items()}
+    )
+
+
+def test_a_split_of_nothing_but_bad_clips_is_refused(bundle: Bundle) -> None:
+    empty = shards.Features({}, {name: [] for name in (*shards.COPIED, "start_s")})
+    with pytest.raises(DataError, match=r"no clip of this split gave any sound; see errors\.parquet"):
+        evaluate.score(bundle, empty)
+
+
+def test_one_label_a_clip_is_judged_by_the_best_score(bundle: Bundle) -> None:
+    scores = np.array([[0.4, 0.35, 0.25], [0.1, 0.2, 0.7]])
+    kind, metrics, decided = evaluate._judge(bundle, scores, np.eye(3, dtype=np.float32)[[0, 1]])
+    assert (kind, decided, metrics["accuracy"]) == ("single", [["bell"], ["horn"]], 0.5)
+
+
+def test_several_labels_are_judged_against_the_best_score(bundle: Bundle) -> None:
+    """Of a softmax 0.35 beside 0.6 is a second instrument; by 0.5 alone it would never be one."""
+    scores = np.array([[0.6, 0.35, 0.05], [0.5, 0.2, 0.3], [0.1, 0.1, 0.8]])
+    truth = np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1]], np.float32)
+    kind, metrics, decided = evaluate._judge(bundle, scores, truth)
+    assert (kind, decided) == ("multi", [["bell", "drum"], ["bell", "horn"], ["horn"]])
+    assert metrics["micro_f1"] == pytest.approx(2 * 5 / (5 + 6))
+
+
+def test_a_multi_label_bundle_uses_its_own_thresholds() -> None:
+    spec = tiny_bundle("multi").spec.model_copy(update={"thresholds": (0.7, 0.3, 0.5)})
+    scores = np.array([[0.6, 0.35, 0.05], [0.75, 0.2, 0.5]])
+    kind, _, decided = evaluate._judge(
+        Bundle(spec, tiny_bundle("multi").network), scores, np.eye(3, dtype=np.float32)[:2]
+    )
+    assert (kind, decided) == ("multi", [["drum"], ["bell", "horn"]])
+
+
+def test_mixtures_are_scored_end_to_end(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(place / "in/x.wav", sound(1.0, 700))
+    write_corpus(place / "in", extra="x.wav,bell;horn,east\n")
+    report = run(arguments(place, place / "in"))
+    assert (report["kind"], report["n_clips"]) == ("multi", 10)
+    assert "held-out (10 clips, 4 groups, split test): micro f1" in capsys.readouterr().out
+
+
+def test_a_folder_of_other_things_is_no_place_for_a_report(corpus: Path, place: Path) -> None:
+    (place / "report").mkdir()
+    (place / "report/thesis.txt").touch()
+    with pytest.raises(DataError, match=r"found thesis\.txt; give another path"):
+        evaluate.run(arguments(place, corpus))
+    assert not (place / "runs").exists()

@@ -1,0 +1,81 @@
+"""`ray job submit` of a job of ours to a head that was started by hand."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import environment, make_place, run
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A head on loopback with a token; the settings by which a client reaches it."""
+    folder = tmp_path_factory.mktemp("head")
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    port, dashboard = free_port(), free_port()
+    command = (
+        f"exec ray start --head --block --num-cpus=4 --port={port} --node-ip-address=127.0.0.1 "
+        f"--dashboard-host=127.0.0.1 --dashboard-port={dashboard} --object-store-memory=500000000 "
+        "--disable-usage-stats"
+    )
+    with (folder / "log").open("w") as log:
+        job = subprocess.Popen(
+            ["bash", "-c", command], env=environment() | settings, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        _wait_until_it_listens(dashboard, job, folder / "log")
+        yield settings | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+    finally:
+        os.killpg(job.pid, signal.SIGTERM)
+        try:
+            job.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
+
+
+def _wait_until_it_listens(port: int, job: "subprocess.Popen[bytes]", log: Path) -> None:
+    for _ in range(600):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert job.poll() is None, log.read_text()
+        time.sleep(0.1)
+    raise AssertionError(f"the head did not come up within a minute: {log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_place(tmp_path_factory.mktemp("client") / "instrunet")
+
+
+def test_train(head: dict[str, str], place: Path, small_folder: Path) -> None:
+    """The README's way, on a small folder."""
+    command = f"python jobs/train.py configs/csv.yaml data.root={small_folder} train.epochs=2 out=$PWD/runs"
+    done = run(f"ray job submit --working-dir . -- {command}", place, timeout=300, **head)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "succeeded" in done.stdout
+    (bundle,) = (place / "runs/train").glob("csv-*/bundle")
+    assert str(bundle) in done.stdout
+
+
+def test_a_mistake_fails_the_job(head: dict[str, str], place: Path) -> None:
+    done = run("ray job submit --working-dir . -- python jobs/train.py configs/csv.yaml train.epoch=2", place, **head)
+    assert done.returncode == 1
+    assert "unknown field train.epoch; did you mean epochs?" in done.stdout + done.stderr

@@ -1,0 +1,407 @@
+"""Training: that it learns, repeats itself, goes on where it was, and is the same with two workers."""
+
+import io
+import json
+import pickletools
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from making import LABELS, SMALL, draft, tones_folder
+
+from instrunet.bundle import Bundle, BundleSpec
+from instrunet.errors import ConfigError, DataError, JobError
+from instrunet.features import shards
+from instrunet.models import ModelSpec
+from instrunet.models.picture import PictureSpec
+from instrunet.models.seed_cnn import Iteration11Spec, Task8Spec
+from instrunet.training.feed import Feed
+from instrunet.training.fit import Job, Metrics, Save, clip_scores, fit
+from instrunet.training.optim import TrainSpec
+from instrunet.training.state import BUNDLE_FOLDER as BUNDLE
+from instrunet.training.state import STATE_FILE, TENSORS_FILE, Progress
+
+CPU = torch.device("cpu")
+CLOCK = {"clips_per_s", "wait_share", "epoch_s"}
+TRAIN = TrainSpec(epochs=3, batch_size=8, learning_rate=3e-3, precision="fp32")
+ITERATION11 = Iteration11Spec(picture=PictureSpec(size=None))
+NO_DROPOUT = Task8Spec(picture=PictureSpec(size=None, colour=False), dropout=0)
+PAIRS = [["low"], ["low", "top"], ["middle", "top"], ["middle"]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks this small wait for each other's threads: on two busy cores two are 20 times slower than one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tones_folder(tmp_path_factory.mktemp("tones"))
+
+
+def train(**other: Any) -> TrainSpec:
+    return TrainSpec.model_validate(TRAIN.model_dump() | other)
+
+
+def run(job: Job, home: Path | None = None, resume: Path | None = None, stop_after: int | None = None) -> Progress:
+    """Train; with `home`, save a checkpoint there after each epoch. `stop_after` an epoch, as a kill would."""
+
+    def report(metrics: Metrics, save: Save) -> None:
+        epoch = int(metrics["epoch"])
+        if home:
+            (home / f"epoch-{epoch}").mkdir(parents=True)
+            save(home / f"epoch-{epoch}")
+        if epoch == stop_after:
+            raise KeyboardInterrupt
+
+    return fit(job, report, CPU, resume)
+
+
+def untimed(history: list[Metrics]) -> list[Metrics]:
+    return [{name: value for name, value in metrics.items() if name not in CLOCK} for metrics in history]
+
+
+def history_of(checkpoint: Path) -> list[Metrics]:
+    return untimed(json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))["progress"]["history"])
+
+
+def tensors(checkpoint: Path) -> bytes:
+    """Latest weights and the optimizer's moments, bit by bit."""
+    return (checkpoint / TENSORS_FILE).read_bytes()
+
+
+def last(home: Path) -> Path:
+    return max(home.iterdir(), key=lambda p: int(p.name.removeprefix("epoch-")))
+
+
+def job(folder: Path, model: ModelSpec = SMALL, **other: Any) -> Job:
+    return Job(draft(folder, model=model), train(**other), folder)
+
+
+@pytest.mark.parametrize("model", [SMALL, ITERATION11])
+def test_it_learns_to_tell_tones_apart(tones: Path, tmp_path: Path, model: ModelSpec) -> None:
+    progress = run(job(tones, model, epochs=6), tmp_path)
+    assert progress.history[progress.best_epoch]["val_accuracy"] > 0.9
+    assert progress.history[-1]["train_loss"] < 0.5 * progress.history[0]["train_loss"]
+    bundle = Bundle.load(tmp_path / "epoch-5" / BUNDLE)
+    feed = val_feed(tones, bundle.spec)
+    decided = bundle.predict({name: value.float() for name, value in feed.values.items()}).argmax(1)
+    assert (decided == feed.targets.argmax(1).numpy()).mean() > 0.9
+
+
+def test_epochs_are_reported_with_their_figures(tones: Path) -> None:
+    seen: list[Metrics] = []
+    progress = fit(job(tones), lambda metrics, _: seen.append(metrics), CPU)
+    assert seen == progress.history and [m["epoch"] for m in seen] == [0, 1, 2]
+    assert set(seen[0]) == CLOCK | {
+        *("epoch", "learning_rate", "train_loss", "val_loss"),
+        *("val_accuracy", "val_balanced_accuracy", "val_macro_f1"),
+    }
+    assert all(0 <= m["wait_share"] <= 1 and m["clips_per_s"] > 0 for m in seen)
+
+
+def test_validation_is_what_the_bundle_says(tones: Path, tmp_path: Path) -> None:
+    """The figures of the best epoch, recomputed from its bundle by other code."""
+    progress = run(job(tones, epochs=1), tmp_path)
+    bundle = Bundle.load(tmp_path / "epoch-0" / BUNDLE)
+    feed = val_feed(tones, bundle.spec)
+    scores = bundle.predict({name: value.float() for name, value in feed.values.items()})
+    y = feed.targets.argmax(1).numpy()
+    assert progress.history[0]["val_loss"] == pytest.approx(-np.log(scores[range(len(y)), y]).mean(), rel=1e-4)
+    assert progress.history[0]["val_accuracy"] == pytest.approx((scores.argmax(1) == y).mean())
+    assert bundle.spec.trained.metrics == {k: v for k, v in progress.history[0].items() if k.startswith("val_")}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_seed_gives_the_same_bits(tones: Path, tmp_path: Path, precision: str) -> None:
+    for name in ("one", "two"):
+        torch.rand(7)  # what was drawn before must not matter
+        run(job(tones, precision=precision, epochs=2), tmp_path / name)
+    one, two = tmp_path / "one" / "epoch-1", tmp_path / "two" / "epoch-1"
+    assert tensors(one) == tensors(two) and history_of(one) == history_of(two)
+    assert (one / BUNDLE / "bundle.json").read_bytes() == (two / BUNDLE / "bundle.json").read_bytes()
+
+
+def test_another_seed_gives_other_weights(tones: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        run(job(tones, seed=seed, epochs=1), tmp_path / str(seed))
+    assert tensors(tmp_path / "0" / "epoch-0") != tensors(tmp_path / "1" / "epoch-0")
+    assert history_of(tmp_path / "0" / "epoch-0") != history_of(tmp_path / "1" / "epoch-0")
+
+
+# A learning rate that is too high makes the loss rise after some epochs, and the schedule step down
+HIGH = {"learning_rate": 0.1, "plateau_patience": 0, "epochs": 8}
+RESUMED: dict[str, tuple[ModelSpec, dict[str, Any]]] = {
+    "task8": (SMALL, {"epochs": 4}),
+    "iteration11": (ITERATION11, {"epochs": 4}),
+    "bf16": (ITERATION11, {"epochs": 4, "precision": "bf16"}),
+    "plateau": (SMALL, HIGH),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "stop_after"),
+    [("task8", 0), ("task8", 2), ("iteration11", 1), ("bf16", 1), ("plateau", 1), ("plateau", 5), ("plateau", 6)],
+)
+def test_a_resumed_run_is_the_undisturbed_one(tones: Path, tmp_path: Path, case: str, stop_after: int) -> None:
+    model, other = RESUMED[case]
+    whole = job(tones, model, **other)
+    run(whole, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(whole, tmp_path / "cut", stop_after=stop_after)
+    torch.rand(3)
+    progress = run(whole, tmp_path / "rest", resume=tmp_path / "cut" / f"epoch-{stop_after}")
+    undisturbed, resumed = last(tmp_path / "whole"), last(tmp_path / "rest")
+    assert not (tmp_path / "rest" / f"epoch-{stop_after}").exists()
+    assert history_of(resumed) == history_of(undisturbed) == untimed(progress.history)
+    assert tensors(resumed) == tensors(undisturbed)
+    for name in ("bundle.json", "weights.safetensors"):
+        assert (resumed / BUNDLE / name).read_bytes() == (undisturbed / BUNDLE / name).read_bytes()
+    if case == "plateau":
+        rates = [metrics["learning_rate"] for metrics in progress.history]
+        assert rates[0] == rates[1] and rates[5] < rates[4]  # it fell before the later stops, after the first
+
+
+def test_a_finished_run_is_not_trained_further(tones: Path, tmp_path: Path) -> None:
+    done = run(job(tones, epochs=2), tmp_path)
+    again = run(job(tones, epochs=2), tmp_path / "again", resume=tmp_path / "epoch-1")
+    assert again.history == done.history and not (tmp_path / "again").exists()
+
+
+def test_the_learning_rate_falls_when_the_loss_does_not(tones: Path) -> None:
+    progress = run(job(tones, learning_rate=1e-7, epochs=6, plateau_patience=1, plateau_factor=0.1))
+    assert [m["learning_rate"] for m in progress.history] == pytest.approx([1e-7] * 3 + [1e-8] * 3)
+
+
+def test_training_stops_early(tones: Path, tmp_path: Path) -> None:
+    progress = run(job(tones, learning_rate=0.1, epochs=50, early_stop_patience=2, monitor="val_accuracy"), tmp_path)
+    assert len(progress.history) < 50
+    assert len(progress.history) == progress.best_epoch + 1 + 2
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
+def test_the_bundle_is_that_of_the_best_epoch(tones: Path, tmp_path: Path, monitor: str) -> None:
+    # A high learning rate makes the figures go up and down, so that the best epoch is not the last
+    progress = run(job(tones, learning_rate=0.03, epochs=6, monitor=monitor), tmp_path)
+    figures = [metrics[monitor] for metrics in progress.history]
+    best = int(np.argmin(figures) if monitor == "val_loss" else np.argmax(figures))
+    assert progress.best_epoch == best < 5
+    last = Bundle.load(tmp_path / "epoch-5" / BUNDLE)
+    assert last.spec.trained.epoch == best
+    assert last.spec.trained.metrics[monitor] == figures[best]
+    then = safetensors.torch.load_file(tmp_path / f"epoch-{best}" / TENSORS_FILE)
+    latest = safetensors.torch.load_file(tmp_path / "epoch-5" / TENSORS_FILE)
+    name = "body.head.1.weight"
+    assert torch.equal(last.network.state_dict()[name], then[f"network.{name}"])
+    assert not torch.equal(last.network.state_dict()[name], latest[f"network.{name}"])
+
+
+def test_class_weights_move_the_result(tones: Path, tmp_path: Path) -> None:
+    uneven = tones_folder(tmp_path / "uneven", labels=[["low"], ["low"], ["low"], ["middle"], ["top"]])
+    losses = [run(job(uneven, epochs=1, class_weights=w)).history[0]["train_loss"] for w in ("none", "inverse")]
+    assert losses[0] != losses[1]
+
+
+def test_augmentation_is_used_in_training(tones: Path) -> None:
+    losses = [run(job(tones, epochs=1, **other)).history[0]["train_loss"] for other in ({}, {"specaugment": None})]
+    assert losses[0] != losses[1]
+
+
+def test_a_loss_that_is_no_number_fails_the_job(tones: Path) -> None:
+    with pytest.raises(JobError) as error:
+        run(job(tones, NO_DROPOUT, learning_rate=1e30))
+    assert str(error.value) == (
+        "the training loss is nan in epoch 0; expected a finite number: lower train.learning_rate "
+        "(now 1e+30) or set train.precision=fp32"
+    )
+
+
+def test_answers_that_are_no_numbers_fail_the_job(tones: Path) -> None:
+    """One step an epoch: the loss is taken before the step that ruins the weights."""
+    with pytest.raises(
+        JobError, match="answers to the validation split are not finite numbers after this epoch: lower"
+    ):
+        run(job(tones, NO_DROPOUT, learning_rate=3e37, batch_size=24))
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tones_folder(tmp_path_factory.mktemp("pairs"), n_train=32, n_val=8, labels=PAIRS)
+
+
+@pytest.mark.parametrize("weights", ["none", "inverse"])
+def test_several_labels_a_clip(pairs: Path, tmp_path: Path, weights: str) -> None:
+    spec = train(epochs=12, monitor="val_micro_f1", class_weights=weights, early_stop_patience=12)
+    progress = run(Job(draft(pairs, kind="multi"), spec, pairs), tmp_path)
+    best = progress.history[progress.best_epoch]
+    assert {"val_micro_f1", "val_macro_f1", "val_lrap", "val_loss"} <= set(best) and "val_accuracy" not in best
+    assert best["val_micro_f1"] > 0.9 and best["val_lrap"] > 0.9
+    bundle = Bundle.load(tmp_path / "epoch-11" / BUNDLE)
+    assert bundle(pairs / "sound" / "clip001.wav").labels == ["low", "top"]
+
+
+def test_a_figure_that_is_not_measured_cannot_be_watched(pairs: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        run(Job(draft(pairs, kind="multi"), train(monitor="val_accuracy"), pairs))
+    assert str(error.value) == (
+        "train.monitor=val_accuracy is not measured in a task of kind multi; "
+        "expected val_loss, val_micro_f1, val_macro_f1, val_lrap"
+    )
+
+
+def test_without_a_validation_split_nothing_is_trained(tmp_path: Path) -> None:
+    folder = tones_folder(tmp_path, n_train=3, n_val=0)
+    with pytest.raises(DataError, match="the val split holds no clip"):
+        run(job(folder))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_does_not_fit_is_refused(seed: int) -> None:
+    with pytest.raises(ConfigError, match="seed: input should be"):
+        TrainSpec.parse({"seed": seed}, "x.yaml")
+
+
+def test_windows_of_a_clip_vote_together(tmp_path: Path) -> None:
+    folder = tones_folder(tmp_path, n_train=3, n_val=3, seconds=1.5)  # three windows a clip
+    spec = draft(folder)
+    feed = val_feed(folder, spec)
+    assert feed.n == 9
+    logits = np.tile(np.log([0.2, 0.3, 0.5]), (9, 1)).astype(np.float32)
+    for first in (0, 3, 6):  # two windows lean to a wrong label, the third is so sure that the mean is right
+        right = int(feed.targets[first].argmax())
+        logits[first] = np.log([0.98 if k == right else 0.01 for k in range(3)])
+        logits[first + 1 : first + 3] = np.log(
+            [0.4 if k == right else 0.6 if k == (right + 1) % 3 else 0.001 for k in range(3)]
+        )
+    assert clip_scores(logits, feed, spec)["val_accuracy"] == 1.0
+    assert (logits.argmax(1) == feed.targets.argmax(1).numpy()).mean() == pytest.approx(1 / 3)
+
+
+def opcodes(content: bytes) -> bool:
+    """Does a pickle begin anywhere in these bytes?"""
+    for at in range(len(content)):
+        if content[at : at + 1] == b"\x80" and content[at + 1 : at + 2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+            try:
+                if sum(1 for _ in pickletools.genops(io.BytesIO(content[at:]))) > 3:
+                    return True
+            except Exception:  # noqa: BLE001, S112  # not a pickle, then
+                continue
+    return False
+
+
+def test_a_checkpoint_holds_no_pickle(tones: Path, tmp_path: Path) -> None:
+    run(job(tones, epochs=1), tmp_path)
+    files = {str(p.relative_to(tmp_path / "epoch-0")) for p in (tmp_path / "epoch-0").rglob("*") if p.is_file()}
+    assert files == {STATE_FILE, TENSORS_FILE, f"{BUNDLE}/bundle.json", f"{BUNDLE}/weights.safetensors"}
+    for name in files:
+        content = (tmp_path / "epoch-0" / name).read_bytes()
+        assert b"PK\x03\x04" not in content[:4] and b"ctorch" not in content and not opcodes(content), name
+        if name.endswith(".json"):
+            json.loads(content)
+        else:
+            assert safetensors.torch.load(content)
+    saved = io.BytesIO()
+    torch.save({"a": torch.zeros(2)}, saved, _use_new_zipfile_serialization=False)
+    assert opcodes(saved.getvalue())  # the test would see one
+    assert Bundle.load(tmp_path / "epoch-0" / BUNDLE).spec.labels == LABELS
+
+
+ODD = 7  # rows of a batch: 4 for one worker, 3 for the other
+TOGETHER: dict[str, tuple[ModelSpec, dict[str, Any]]] = {
+    "task8": (SMALL, {"epochs": 3}),
+    "iteration11": (ITERATION11, {"epochs": 2, "plateau_patience": 0}),
+    "plain": (NO_DROPOUT, {"epochs": 2, "batch_size": ODD, "learning_rate": 1e-3}),
+    "few": (NO_DROPOUT, {"epochs": 2, "batch_size": 64}),
+}
+
+
+def worker(rank: int, world: int, home: Path, folders: dict[str, Path]) -> None:
+    """One rank: every case after the other, its history and weights left in files."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{home}/meet", rank=rank, world_size=world, timeout=timedelta(seconds=60)
+    )
+    for name, (model, other) in TOGETHER.items():
+        run(job(folders[name], model, **other), home / name / str(rank))
+    try:
+        run(job(folders["few"], batch_size=1))
+    except ConfigError as error:
+        (home / f"refused-{rank}").write_text(str(error), encoding="utf-8")
+    try:
+        run(job(folders["plain"], NO_DROPOUT, learning_rate=1e30))
+    except JobError as error:
+        (home / f"failed-{rank}").write_text(str(error), encoding="utf-8")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def together(tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("together")
+    few = tones_folder(home / "few-tones", n_train=3, n_val=1)
+    folders = dict.fromkeys(TOGETHER, tones) | {"few": few}
+    torch.multiprocessing.spawn(worker, (2, home, folders), nprocs=2)
+    for name, (model, other) in TOGETHER.items():
+        run(job(folders[name], model, **other), home / name / "alone")
+    return home
+
+
+@pytest.mark.parametrize("case", TOGETHER)
+def test_two_workers_end_alike(together: Path, case: str) -> None:
+    """Weights, batch norm's running means and the optimizer's moments, to the bit; every figure but the clock's."""
+    ours, theirs = last(together / case / "0"), last(together / case / "1")
+    assert tensors(ours) == tensors(theirs)
+    assert history_of(ours) == history_of(theirs)
+    assert len(history_of(ours)) == TOGETHER[case][1]["epochs"]
+    assert (ours / BUNDLE / "weights.safetensors").read_bytes() == (
+        theirs / BUNDLE / "weights.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("case", ["plain", "few"])
+def test_two_workers_learn_what_one_learns(together: Path, case: str) -> None:
+    """Without dropout, and though a batch of 7 rows is shared unevenly."""
+    one, two = last(together / case / "alone"), last(together / case / "0")
+    for alone, shared in zip(history_of(one), history_of(two), strict=True):
+        assert shared == pytest.approx(alone, rel=2e-3)
+    alone_weights, shared_weights = (safetensors.torch.load_file(at / TENSORS_FILE) for at in (one, two))
+    for name, value in alone_weights.items():
+        torch.testing.assert_close(
+            shared_weights[name], value, rtol=0, atol=1e-3, msg=lambda t, name=name: f"{name}: {t}"
+        )
+
+
+def test_two_workers_validate_the_model_that_is_saved(together: Path, tones: Path) -> None:
+    """Batch norm's running means included: DDP leaves each worker with its own after the last step."""
+    checkpoint = last(together / "iteration11" / "0")
+    bundle = Bundle.load(checkpoint / BUNDLE)
+    feed = val_feed(tones, bundle.spec)
+    scores = bundle.predict({name: value.float() for name, value in feed.values.items()})
+    y = feed.targets.argmax(1).numpy()
+    told = history_of(checkpoint)[bundle.spec.trained.epoch]["val_loss"]
+    assert told == pytest.approx(-np.log(scores[range(len(y)), y]).mean(), rel=1e-4)
+
+
+def test_two_workers_cannot_share_one_row(together: Path) -> None:
+    for rank in (0, 1):
+        assert (together / f"refused-{rank}").read_text(encoding="utf-8") == (
+            "train.batch_size=1 cannot be shared by 2 workers; raise it to 2 or more, or lower cluster.workers"
+        )
+
+
+def test_a_loss_that_is_no_number_ends_every_worker(together: Path) -> None:
+    assert all("the training loss is nan" in (together / f"failed-{rank}").read_text() for rank in (0, 1))
+
+
+def val_feed(folder: Path, spec: BundleSpec) -> Feed:
+    return Feed(shards.load(folder, spec.front, "val"), spec.labels, "val")
