@@ -68,16 +68,32 @@ class BundleSpec(Spec):
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What a model says of one sound: `labels` is its decision, `scores` the mean over the windows."""
+class Heard:
+    """The windows of one sound and their scores [W, K]; no `status`: all is well with it."""
 
+    status: str
+    reason: str
+    flags: list[str]
+    duration_s: float
+    window_start_s: list[float]
+    scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one sound: `labels` is its decision, `scores` the mean over the windows.
+
+    `status` is `tagged`, `damaged` (decided on what was kept), `silent` or `too_short` (no decision).
+    """
+
+    status: str
     labels: list[str]
     scores: dict[str, float]
     window_start_s: list[float]
     window_scores: list[list[float]]
     duration_s: float
     flags: list[str]
-    damage: str
+    error: str
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -112,21 +128,26 @@ class Bundle:
 
     def __call__(self, sound: Path | str | NDArray[np.float32], sample_rate: int | None = None) -> Prediction:
         """Decide on a file, or on samples [T] or [T, C] at `sample_rate`."""
-        heard = self._hear(sound, sample_rate)
-        windows = self.featurizer.fast(heard.wave)
-        if not windows.start_s:
-            raise io.DecodeError("too_short", "the sound holds no samples; expected at least one")
-        scores = self.scores(windows)
-        mean = scores.mean(0)
+        heard = self.hear(self._read(sound, sample_rate))
+        mean = heard.scores.mean(0) if len(heard.scores) else None
         return Prediction(
-            self.decide(mean),
-            {label: float(score) for label, score in zip(self.spec.labels, mean, strict=True)},
-            windows.start_s,
-            scores.tolist(),
-            len(heard.wave) / self.spec.front.sample_rate,
+            heard.status or "tagged",
+            self.decide(mean) if mean is not None else [],
+            {label: float(mean[k]) for k, label in enumerate(self.spec.labels)} if mean is not None else {},
+            heard.window_start_s,
+            heard.scores.tolist(),
+            heard.duration_s,
             heard.flags,
-            heard.damage,
+            heard.reason,
         )
+
+    def hear(self, sound: io.Sound) -> Heard:
+        """Score the windows of a sound, unless it is silent or too short; of a damaged one, what was kept."""
+        rate = self.spec.front.sample_rate
+        status, reason = io.verdict(sound, rate)
+        kept = io.verdict(io.Sound(sound.wave), rate)[0] == ""
+        windows = self.featurizer.fast(sound.wave if kept else sound.wave[:0])
+        return Heard(status, reason, sound.flags, len(sound.wave) / rate, windows.start_s, self.scores(windows))
 
     def scores(self, windows: Windows, batch_size: int = 32) -> NDArray[np.float32]:
         """Probabilities [W, K]: softmax or sigmoid of the logits over the temperature."""
@@ -157,7 +178,7 @@ class Bundle:
         scaled = logits.float() / self.spec.temperature
         return scaled.softmax(1) if self.spec.kind == "single" else scaled.sigmoid()
 
-    def _hear(self, sound: Path | str | NDArray[np.float32], sample_rate: int | None) -> io.Sound:
+    def _read(self, sound: Path | str | NDArray[np.float32], sample_rate: int | None) -> io.Sound:
         rate = self.spec.front.sample_rate
         if isinstance(sound, Path | str):
             return io.read(Path(sound), rate)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,7 @@ from instrunet.features.featurizer import FrontEnd
 from instrunet.models import ModelSpec
 from instrunet.models.seed_cnn import Task8Spec
 from instrunet.tasks import TASKS, Task
-from instrunet.training.optim import TrainSpec
+from instrunet.training.optim import Monitor, TrainSpec
 
 
 class ClusterSpec(Spec):
@@ -41,8 +41,8 @@ class SearchSpec(Spec):
 
     samples: int = Field(4, ge=1)
     space: dict[str, dict[str, Any]] = {}
-    metric: str = "val_balanced_accuracy"
-    scheduler: str = "asha"
+    metric: Monitor = "val_balanced_accuracy"
+    scheduler: Literal["asha", "random"] = "asha"  # random: every trial runs all its epochs
     grace_epochs: int = Field(1, ge=1)
     reduction: int = Field(2, ge=2)
     concurrent: int = Field(2, ge=1)

@@ -19,7 +19,7 @@ SHOWN = 3
 
 
 def run(args: argparse.Namespace) -> None:
-    """A table, or with `--json` one line a file. A file without sound is a row with its status, and exit code 1."""
+    """A table, or with `--json` one line a file. One that cannot be decoded is a row too, and makes exit code 1."""
     bundle = instrunet.load(args.bundle)
     told = [_tell(path, bundle, args.json) for path in args.files]
     if not args.json:
@@ -27,9 +27,9 @@ def run(args: argparse.Namespace) -> None:
         for row in told:
             table.add_row(*map(Text, row))
         results.print(table)
-    bad = [path for path, row in zip(args.files, told, strict=True) if row[3] not in ("tagged", "damaged")]
+    bad = [path for path, row in zip(args.files, told, strict=True) if row[3] in ("corrupt", "unreadable")]
     if bad:
-        raise JobError(f"{len(bad)} of {len(told)} files gave no sound, the first is {as_text(bad[0])}")
+        raise JobError(f"{len(bad)} of {len(told)} files could not be decoded, the first is {as_text(bad[0])}")
 
 
 def _tell(path: Path, bundle: Bundle, as_json: bool) -> tuple[str, str, str, str]:
@@ -41,10 +41,9 @@ def _tell(path: Path, bundle: Bundle, as_json: bool) -> tuple[str, str, str, str
         if as_json:
             _line({"file": name, "status": error.status, "error": str(error)})
         return name, "", "", error.status
-    status = "damaged" if found.damage else "tagged"
     if as_json:
-        _line({"file": name, "status": status, **found.to_dict()})
-    return name, ", ".join(found.labels), _best(found), status
+        _line({"file": name, **found.to_dict()})
+    return name, ", ".join(found.labels), _best(found), found.status
 
 
 def _best(found: Prediction) -> str:

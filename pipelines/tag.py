@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> Path:
     spec = units.UnitSpec(unit_s=args.unit_s)
     out: Path = args.out.absolute()
     work = units.work_list(args.archive, spec, bundle.fingerprint)
-    claim(out, work, bundle, spec)
+    claim(out, args.archive, work, bundle, spec)
     if parts.is_done(out):
         note(f"{out} is done: {len(work)} units were tagged before")
         return out
@@ -38,9 +38,10 @@ def run(args: argparse.Namespace) -> Path:
     return out
 
 
-def claim(out: Path, work: Any, bundle: Bundle, spec: units.UnitSpec) -> None:
+def claim(out: Path, archive: Path, work: Any, bundle: Bundle, spec: units.UnitSpec) -> None:
     plan = {
         "job": "tag",
+        "archive": str(archive.absolute()),  # the work list names its files by their place
         "bundle": bundle.fingerprint,
         "work_list": units.digest(work),
         "units": spec.model_dump(mode="json"),

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import threading
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +24,8 @@ from instrunet.training.fit import Job, Metrics, Save, fit
 from instrunet.training.optim import TrainSpec
 from instrunet.training.state import BUNDLE_FOLDER, STATE_FILE
 from pipelines import cluster, features
-from pipelines.console import Bar, bar, note, result
+from pipelines.console import bar, note, result
+from pipelines.events import Mailbox, Reader, Reporter
 from pipelines.tracking import Tracker
 
 BUNDLE, HISTORY = "bundle", "history.json"
@@ -48,7 +48,7 @@ def run(experiment: Experiment, verbose: bool = False) -> Path:
             tracker.metrics(int(metrics["epoch"]), metrics)
         tracker.model(home / BUNDLE)
     parts.finish(home)
-    _summary(history, draft, tracker)
+    _summary(history, experiment, draft, tracker)
     return home / BUNDLE
 
 
@@ -101,7 +101,7 @@ def worker(config: dict[str, Any]) -> None:
             fit(job_of(config), report, get_device(), resume)
         except InstrunetError as error:
             if context.get_world_rank() == 0:
-                ray.get(config["mailbox"].put.remote({"error": str(error)}))
+                ray.get(config["mailbox"].put.remote({"kind": type(error).__name__, "error": str(error)}))
 
 
 def job_of(config: dict[str, Any]) -> Job:
@@ -128,41 +128,11 @@ def report(metrics: Metrics, save: Save) -> None:
         ray.train.report({**metrics, "pid": os.getpid()}, checkpoint=checkpoint, checkpoint_dir_name=name)
 
 
-@ray.remote(num_cpus=0)
-class Mailbox:
-    """Events from the controller to the driver, from whatever node it runs on."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-
-    def put(self, event: dict[str, Any]) -> None:
-        self.events.append(event)
-
-    def take(self) -> list[dict[str, Any]]:
-        taken, self.events = self.events, []
-        return taken
-
-
-class Reporter(ray.train.UserCallback):
-    """Runs in Ray Train's controller; sends what it sees to the driver's mailbox."""
-
-    def __init__(self, mailbox: Any) -> None:
-        self.mailbox = mailbox
-
-    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        del run_context, checkpoint
-        self.mailbox.put.remote({"metrics": metrics[0], "pids": [m["pid"] for m in metrics]})
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        del run_context
-        self.mailbox.put.remote({"restart": {rank: type(e).__name__ for rank, e in worker_exceptions.items()}})
-
-
 def _train(experiment: Experiment, job: Job, home: Path, tracker: Tracker) -> list[Metrics]:
     mailbox = Mailbox.remote()  # type: ignore[attr-defined]
     trainer = _trainer(experiment, job, home, mailbox)
     with bar("training", experiment.train.epochs) as progress:
-        reader = _Reader(mailbox, progress, tracker, home)
+        reader = Reader(mailbox, progress, tracker, home)
         try:
             outcome = trainer.fit()
         except ray.train.TrainingFailedError as error:
@@ -170,7 +140,7 @@ def _train(experiment: Experiment, job: Job, home: Path, tracker: Tracker) -> li
         finally:
             reader.stop()
     if reader.error:
-        raise JobError(reader.error)
+        raise reader.error
     return _keep(outcome.checkpoint, home)
 
 
@@ -194,51 +164,6 @@ def _trainer(experiment: Experiment, job: Job, home: Path, mailbox: Any) -> Torc
     )
 
 
-class _Reader:
-    """A thread of the driver that shows and records events while `fit` blocks."""
-
-    def __init__(self, mailbox: Any, progress: Bar, tracker: Tracker, home: Path) -> None:
-        self.mailbox, self.progress, self.tracker = mailbox, progress, tracker
-        self.pids = home / "workers.json"
-        self.restarts, self.error = 0, ""
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._end.set()
-        self._thread.join()
-        self._drain()
-
-    def _watch(self) -> None:
-        while not self._end.wait(0.3):
-            self._drain()
-
-    def _drain(self) -> None:
-        for event in ray.get(self.mailbox.take.remote()):
-            if "metrics" in event:
-                self._epoch(event["metrics"], event["pids"])
-            elif "restart" in event:
-                self.restarts += 1
-                ranks = ", ".join(f"rank {rank}: {name}" for rank, name in event["restart"].items())
-                self.progress.line(f"a worker was lost ({ranks}); going on from the last checkpoint")
-            else:
-                self.error = event["error"]
-
-    def _epoch(self, metrics: Metrics, pids: list[int]) -> None:
-        parts.write_json(self.pids, pids)  # for whoever must look at, or stop, a worker
-        shown = {k: v for k, v in metrics.items() if k != "pid"}
-        self.tracker.metrics(int(shown["epoch"]), shown)
-        self.progress.line(epoch_line(shown))
-        self.progress.advance()
-
-
-def epoch_line(metrics: Metrics) -> str:
-    scores = "  ".join(f"{k.removeprefix('val_')} {v:.3f}" for k, v in metrics.items() if k.startswith("val_"))
-    rate = f"{metrics['clips_per_s']:.0f} clips/s, {metrics['wait_share']:.1%} waiting"
-    return f"epoch {int(metrics['epoch']) + 1:3d}  train loss {metrics['train_loss']:.3f}  | {scores} | {rate}"
-
-
 def _keep(checkpoint: Any, home: Path) -> list[Metrics]:
     """The best bundle out of the last checkpoint, published whole, and the history of every epoch."""
     with checkpoint.as_directory() as folder:
@@ -253,8 +178,8 @@ def _keep(checkpoint: Any, home: Path) -> list[Metrics]:
     return history
 
 
-def _summary(history: list[Metrics], draft: BundleSpec, tracker: Tracker) -> None:
-    best = min(history, key=lambda m: m["val_loss"])
+def _summary(history: list[Metrics], experiment: Experiment, draft: BundleSpec, tracker: Tracker) -> None:
+    best = max(history, key=lambda m: m[experiment.train.monitor] * experiment.train.sign)
     scores = ", ".join(f"{k.removeprefix('val_')} {v:.3f}" for k, v in best.items() if k.startswith("val_"))
     clips = draft.trained.n_clips
     result(

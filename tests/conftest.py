@@ -40,9 +40,7 @@ def make_place(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in LINKED:
         (folder / name).symlink_to(ROOT / name)
-    (folder / ".venv").mkdir()
-    (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
-    (folder / ".venv" / "ready").touch()
+    (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
     return folder
 
 

@@ -16,6 +16,7 @@ ELSEWHERE = {
     "make test": "it is what runs this test",
     "export RAY_AUTH_MODE=token": "tests/pipelines/test_job_submit.py",
 }
+SMALLER = {"python jobs/tune.py configs/tune/smoke.yaml": " data.synth.recordings=4 data.synth.clips=2"}
 JOBS = sorted(path.name for path in (ROOT / "jobs").glob("*.py"))
 
 
@@ -33,8 +34,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory, small_corpus: Path, small_f
 @pytest.mark.ray
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ELSEWHERE and not c.startswith("ray job")])
 def test_command(command: str, reader: Path) -> None:
-    small = {"python jobs/tune.py configs/tune/smoke.yaml": " data.root=IRMAS data.name=irmas"}  # not the full corpus
-    done = run(command + small.get(command, ""), reader)
+    done = run(command + SMALLER.get(command, ""), reader)
     assert done.returncode == 0, done.stdout + done.stderr
     if "--print-config" not in command and "--dry-run" not in command and "predict" not in command:
         made = Path(done.stdout.splitlines()[-1])

@@ -6,16 +6,13 @@ Shapes: W windows, K labels.
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from instrunet.audio import io
 from instrunet.bundle import Bundle
-from instrunet.features.featurizer import QUIET
 
 STATUSES = ("tagged", "silent", "too_short", "duplicate", "damaged", "corrupt", "unreadable")
 BAD = ("damaged", "corrupt", "unreadable")
-SHORTEST_S = 0.05  # less sound than this says nothing about what made it
 
 SCHEMA = pa.schema(
     [
@@ -51,18 +48,12 @@ def table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def _scored(unit: dict[str, Any], sound: io.Sound, bundle: Bundle) -> dict[str, Any]:
-    seconds = len(sound.wave) / bundle.spec.front.sample_rate
-    found: dict[str, Any] = {"flags": sound.flags, "error": sound.damage}
-    if unit["stop_s"] is None:
-        found["stop_s"] = unit["start_s"] + seconds
-    if seconds < SHORTEST_S:
-        status = "damaged" if sound.damage else "too_short"
-        return found | {"status": status, "error": sound.damage or f"{seconds:.3f} s of sound, {SHORTEST_S} s needed"}
-    if float(np.abs(sound.wave).max()) < QUIET:
-        return found | {"status": "damaged" if sound.damage else "silent"}
-    windows = bundle.featurizer.fast(sound.wave)
-    return found | {
-        "status": "damaged" if sound.damage else "tagged",  # what was kept of a damaged one is scored all the same
-        "window_start_s": [unit["start_s"] + at for at in windows.start_s],
-        "scores": bundle.scores(windows).tolist(),
+    heard = bundle.hear(sound)
+    return {
+        "stop_s": unit["start_s"] + heard.duration_s if unit["stop_s"] is None else unit["stop_s"],
+        "status": heard.status or "tagged",
+        "flags": heard.flags,
+        "error": heard.reason,
+        "window_start_s": [unit["start_s"] + at for at in heard.window_start_s],
+        "scores": heard.scores.tolist(),
     }

@@ -20,6 +20,8 @@ EXTENSIONS = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".w64", ".caf"}
 )
 # soxr HQ reaches about 1,200 input samples to each side at 48 kHz -> 22 kHz; twice that leaves an error below 1e-5.
+QUIET = 1e-4  # -80 dBFS: below it is silence
+SHORTEST_S = 0.05  # less sound than this says nothing about what made it
 MARGIN_S = 0.06
 CLIP_LEVEL = 0.9999
 ABSURD = 1e12  # no scale of samples reaches it, and the power of what does overflows float32
@@ -74,6 +76,18 @@ def read(path: Path, sample_rate: int, start_s: float = 0.0, stop_s: float | Non
     wave = mono if source_rate == sample_rate else soxr.resample(mono, source_rate, sample_rate, quality="HQ")
     wave = wave[plan.skip : plan.skip + plan.n_out]
     return Sound(np.ascontiguousarray(wave, dtype=np.float32), damage, flags)
+
+
+def verdict(sound: Sound, sample_rate: int) -> tuple[str, str]:
+    """(status, reason) of what a model is to hear; no status: it is whole, long enough and not silent."""
+    seconds = len(sound.wave) / sample_rate
+    if sound.damage:
+        return "damaged", sound.damage
+    if seconds < SHORTEST_S:
+        return "too_short", f"{seconds:.3f} s of sound, {SHORTEST_S} s needed"
+    if float(np.abs(sound.wave).max()) < QUIET:
+        return "silent", "no sample above -80 dBFS"
+    return "", ""
 
 
 @dataclass(frozen=True)

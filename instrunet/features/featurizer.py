@@ -14,10 +14,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from instrunet.audio import windows
+from instrunet.audio.io import QUIET
 from instrunet.config import Spec
 from instrunet.features import FEATURES, FeatureSpec, LogMel
-
-QUIET = 1e-4  # -80 dBFS: below it a window is silence, and raising it to full scale would only raise noise
 
 
 class FrontEnd(Spec):

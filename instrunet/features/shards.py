@@ -118,7 +118,7 @@ def _clip_rows(clip: Mapping[str, Any], featurizer: Featurizer, sums: Sums) -> t
         sound = io.read(
             Path(clip["uri"]), featurizer.spec.sample_rate, clip["start_s"], None if _missing(stop_s) else stop_s
         )
-        _check(sound)
+        _check(sound, featurizer.spec.sample_rate)
     except io.DecodeError as error:
         return [base | {"status": error.status, "error": str(error)}], 0.0
     seen = featurizer.fast(sound.wave)
@@ -135,14 +135,11 @@ def _window_rows(base: dict[str, Any], seen: Windows, half: dict[str, NDArray[np
     ]
 
 
-def _check(sound: io.Sound) -> None:
+def _check(sound: io.Sound, sample_rate: int) -> None:
     """Training takes whole, sounding clips only: what a damaged or silent one would teach is wrong."""
-    if sound.damage:
-        raise io.DecodeError("damaged", sound.damage)
-    if not len(sound.wave):
-        raise io.DecodeError("too_short", "it holds no samples")
-    if float(np.abs(sound.wave).max()) < 1e-4:
-        raise io.DecodeError("silent", "no sample above -80 dBFS")
+    status, reason = io.verdict(sound, sample_rate)
+    if status:
+        raise io.DecodeError(status, reason)
 
 
 def _add(sums: Sums, half: dict[str, NDArray[np.float16]]) -> None:

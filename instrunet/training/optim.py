@@ -11,6 +11,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from instrunet.augment.specaugment import SpecAugmentSpec
 from instrunet.config import Spec
 
+Monitor = Literal["val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1", "val_micro_f1", "val_lrap"]
+
 
 class TrainSpec(Spec):
     epochs: int = Field(30, gt=0)
@@ -22,9 +24,7 @@ class TrainSpec(Spec):
     plateau_factor: float = Field(0.5, gt=0, lt=1)
     plateau_patience: int = Field(3, ge=0)
     early_stop_patience: int = Field(10, gt=0)
-    monitor: Literal[
-        "val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1", "val_micro_f1", "val_lrap"
-    ] = "val_loss"
+    monitor: Monitor = "val_loss"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     @property

@@ -94,7 +94,7 @@ def test_a_bad_clip_is_one_row_that_says_why(tmp_path: Path) -> None:
         assert rows[name]["error"] and "\n" not in rows[name]["error"]
     assert rows["silent"]["error"] == "no sample above -80 dBFS"
     assert rows["missing"]["error"] == f"expected a sound file at {tmp_path / 'missing.wav'}, found nothing"
-    assert rows["empty"]["error"] == "it holds no samples"
+    assert rows["empty"]["error"] == "0.000 s of sound, 0.05 s needed"
 
 
 def test_the_footer_sums_the_part_up(tmp_path: Path) -> None:

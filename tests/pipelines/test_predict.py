@@ -56,7 +56,7 @@ def test_a_bad_file_fails_the_job_and_hides_no_other(
 ) -> None:
     (tmp_path / "letter.wav").write_text("dear reader")
     files = [tmp_path / "letter.wav", tmp_path / "gone.wav", write(tmp_path / "a.wav", sound(1.0)), tmp_path]
-    with pytest.raises(JobError, match=r"^3 of 4 files gave no sound, the first is .*letter\.wav$"):
+    with pytest.raises(JobError, match=r"^3 of 4 files could not be decoded, the first is .*letter\.wav$"):
         ask(saved, *files, as_json=True)
     told = lines(capsys)
     assert [line["status"] for line in told] == ["corrupt", "unreadable", "tagged", "unreadable"]
@@ -76,7 +76,7 @@ def test_a_damaged_file_is_told_and_fails_nothing(
 ) -> None:
     ask(saved, write_cut_mp3(tmp_path / "cut.mp3"), as_json=True)
     (line,) = lines(capsys)
-    assert line["status"] == "damaged" and "fewer than its header promises" in line["damage"]
+    assert line["status"] == "damaged" and "fewer than its header promises" in line["error"]
 
 
 @pytest.mark.parametrize("name", ["räksmörgås 箏.wav", "[cel][cla]0001__1.wav", ":cat: [bold]x[/bold].wav", "a\\b.wav"])
@@ -104,7 +104,7 @@ def test_a_name_that_is_not_utf8_is_told(saved: Path, tmp_path: Path, capsys: py
     odd = tmp_path / os.fsdecode(b"a\xff.wav")
     shutil.copy(write(tmp_path / "a.wav", sound(1.0)), odd)
     for as_json in (True, False):
-        with pytest.raises(JobError, match=r"^1 of 1 files gave no sound, the first is .*a\\xff\.wav$"):
+        with pytest.raises(JobError, match=r"^1 of 1 files could not be decoded, the first is .*a\\xff\.wav$"):
             ask(saved, odd, as_json=as_json)
     shown = capsys.readouterr().out
     line = json.loads(shown.splitlines()[0])

@@ -104,4 +104,3 @@ def test_a_third_run_does_nothing(undisturbed: Path) -> None:
     assert done.returncode == 0
     assert "is trained already" in done.stderr
     assert before == {p: p.stat().st_mtime_ns for p in undisturbed.glob("runs/train/*/bundle/*")}
-

@@ -1,0 +1,91 @@
+"""What happens in a training run, as it happens: from Ray Train's controller to the driver's console and tracker."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+
+from instrunet import errors
+from instrunet.data import parts
+from instrunet.errors import InstrunetError
+from instrunet.training.fit import Metrics
+from pipelines.console import Bar
+from pipelines.tracking import Tracker
+
+
+@ray.remote(num_cpus=0)
+class Mailbox:
+    """Events from the controller to the driver, from whatever node it runs on."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def put(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+
+    def take(self) -> list[dict[str, Any]]:
+        taken, self.events = self.events, []
+        return taken
+
+
+class Reporter(ray.train.UserCallback):
+    """Runs in Ray Train's controller; sends what it sees to the driver's mailbox."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self.mailbox = mailbox
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        del run_context, checkpoint
+        self.mailbox.put.remote({"metrics": metrics[0], "pids": [m["pid"] for m in metrics]})
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        del run_context
+        self.mailbox.put.remote({"restart": {rank: type(e).__name__ for rank, e in worker_exceptions.items()}})
+
+
+class Reader:
+    """A thread of the driver that shows and records events while `fit` blocks."""
+
+    def __init__(self, mailbox: Any, progress: Bar, tracker: Tracker, home: Path) -> None:
+        self.mailbox, self.progress, self.tracker = mailbox, progress, tracker
+        self.pids = home / "workers.json"
+        self.restarts = 0
+        self.error: InstrunetError | None = None
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._end.set()
+        self._thread.join()
+        self._drain()
+
+    def _watch(self) -> None:
+        while not self._end.wait(0.3):
+            self._drain()
+
+    def _drain(self) -> None:
+        for event in ray.get(self.mailbox.take.remote()):
+            if "metrics" in event:
+                self._epoch(event["metrics"], event["pids"])
+            elif "restart" in event:
+                self.restarts += 1
+                ranks = ", ".join(f"rank {rank}: {name}" for rank, name in event["restart"].items())
+                self.progress.line(f"a worker was lost ({ranks}); going on from the last checkpoint")
+            else:
+                self.error = getattr(errors, event["kind"])(event["error"])
+
+    def _epoch(self, metrics: Metrics, pids: list[int]) -> None:
+        parts.write_json(self.pids, pids)  # for whoever must look at, or stop, a worker
+        shown = {k: v for k, v in metrics.items() if k != "pid"}
+        self.tracker.metrics(int(shown["epoch"]), shown)
+        self.progress.line(epoch_line(shown))
+        self.progress.advance()
+
+
+def epoch_line(metrics: Metrics) -> str:
+    scores = "  ".join(f"{k.removeprefix('val_')} {v:.3f}" for k, v in metrics.items() if k.startswith("val_"))
+    rate = f"{metrics['clips_per_s']:.0f} clips/s, {metrics['wait_share']:.1%} waiting"
+    return f"epoch {int(metrics['epoch']) + 1:3d}  train loss {metrics['train_loss']:.3f}  | {scores} | {rate}"
