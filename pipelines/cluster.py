@@ -3,9 +3,11 @@
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import ray
 import ray.data
@@ -15,6 +17,7 @@ from instrunet.experiment import ClusterSpec
 LOCAL_CPUS = 4  # fewer logical CPUs and a trainer with a data input stalls without a word (docs/LOG.md)
 OBJECT_STORE_BYTES = 1 << 30  # we move paths and part numbers, never waveforms
 NO_PROGRESS_S = 1800
+LONGEST_TMPDIR = 40  # a socket's path may have 107 characters, of which Ray's session takes the rest
 
 
 def connect(spec: ClusterSpec, *, verbose: bool) -> None:
@@ -35,8 +38,13 @@ def _init(spec: ClusterSpec, *, verbose: bool) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=level, log_to_driver=verbose)
         return
+    # A folder of our own, because parts of Ray look in the usual one for "the" cluster of this machine: with a dead one
+    # noted there Train's clean-up hangs for 12 s, with a live one it asks the wrong cluster whether we are alive.
+    own = Path(tempfile.gettempdir()) / f"instrunet-ray-{os.getuid()}"
+    if len(str(own)) < LONGEST_TMPDIR:
+        os.environ.setdefault("RAY_TMPDIR", str(own))
     ray.init(
-        address="local",  # without it Ray looks for a cluster that somebody started on this machine, and joins that
+        address="local",  # never one that somebody started on this machine
         num_cpus=spec.num_cpus or max(LOCAL_CPUS, os.cpu_count() or 1),
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,

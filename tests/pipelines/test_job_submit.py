@@ -2,9 +2,11 @@
 
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +29,9 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     folder = tmp_path_factory.mktemp("head")
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
-    settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    # Its own folder, and a short one: a socket's path has 107 characters, and the usual folder may know another cluster
+    home = tempfile.mkdtemp(prefix="head-", dir="/tmp")
+    settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_TMPDIR": home}
     port, dashboard = free_port(), free_port()
     command = (
         f"exec ray start --head --block --num-cpus=4 --port={port} --node-ip-address=127.0.0.1 "
@@ -48,6 +52,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         except subprocess.TimeoutExpired:
             os.killpg(job.pid, signal.SIGKILL)
             job.wait()
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def _wait_until_it_listens(port: int, job: "subprocess.Popen[bytes]", log: Path) -> None:
