@@ -18,7 +18,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def environment() -> dict[str, str]:
     """A user's shell with the environment activated, and no settings of the machine that runs the tests."""
-    ours = ("RAY_", "MLFLOW_", "INSTRUNET_", "KUBECONFIG", "PYTHON")
+    ours = ("RAY_", "MLFLOW_", "INSTRUNET_", "KUBECONFIG", "PYTHON", "MAKE", "MFLAGS")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
 

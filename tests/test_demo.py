@@ -90,3 +90,16 @@ def test_its_own_training_data_is_refused_as_a_test(demo_bundle: Path, place: Pa
     assert allowed.returncode == 0
     assert "LEAKY" in allowed.stdout
     assert "LEAKY" in (place / "runs/leak/index.html").read_text()
+
+
+def test_a_folder_of_another_job_is_refused(demo_bundle: Path, place: Path) -> None:
+    (tags,) = (place / "runs/demo/tags").iterdir()
+    before = {p: p.stat().st_mtime_ns for p in tags.rglob("*")}
+    command = f"python jobs/tag.py {demo_bundle} runs/demo/corpus/IRMAS-TestingData-Part1 --out {tags}"
+    refused = run(f"{command} --unit-s 4", place)
+    assert refused.returncode == 2
+    assert "belongs to another job" in refused.stderr
+    again = run(command, place)
+    assert (again.returncode, again.stdout.strip()) == (0, str(tags))
+    assert "is done" in again.stderr
+    assert before == {p: p.stat().st_mtime_ns for p in tags.rglob("*")}
