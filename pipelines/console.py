@@ -27,6 +27,9 @@ class Bar:
     def advance(self, n: int = 1, note: str = "") -> None:
         self._progress.update(self._task, advance=n, note=note)
 
+    def set(self, done: int, total: int) -> None:
+        self._progress.update(self._task, completed=done, total=total)
+
     def line(self, text: str) -> None:
         """A line that stays, above the bar."""
         self._progress.console.print(text, markup=False)

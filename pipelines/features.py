@@ -10,6 +10,8 @@ import torch
 
 from instrunet.config import fingerprint
 from instrunet.data import corpora, manifest, parts, split
+from instrunet.data.corpora import SynthCorpusSpec
+from instrunet.data.synth import write_corpus
 from instrunet.errors import DataError, JobError
 from instrunet.experiment import ClusterSpec, Experiment
 from instrunet.features import shards
@@ -30,11 +32,19 @@ def run(experiment: Experiment, verbose: bool = False) -> Path:
 
 
 def read_manifest(experiment: Experiment) -> pd.DataFrame:
+    if isinstance(experiment.data, SynthCorpusSpec) and not experiment.data.root.exists():
+        _make_corpus(experiment.data)
     frame, notes = split.assign(corpora.read(experiment.data), experiment.split)
     check_labels(frame, experiment)
     for text in notes:
         note(f"note: {text}")
     return frame
+
+
+def _make_corpus(spec: SynthCorpusSpec) -> None:
+    """The embedded corpus takes half a minute the first time."""
+    with bar("making the embedded corpus", total=1) as progress:
+        write_corpus(spec.synth, spec.root, progress.set)
 
 
 def check_labels(frame: pd.DataFrame, experiment: Experiment) -> None:
