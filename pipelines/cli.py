@@ -64,7 +64,7 @@ def run(work: Callable[[], Path | None], verbose: bool) -> int:
         made = work()
     except InstrunetError as error:
         return _tell(error, error.exit_code, verbose)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Ray Train answers Ctrl-C with an exit of its own
         note("interrupted; what was finished is kept, the same command goes on from there")
         return 130
     except Exception as error:  # the last handler: whatever it was, one line and the exit code of a failed job
