@@ -46,7 +46,7 @@ bench: setup ## run every script of benchmarks/ (not part of test)
 
 lock: ## make constraints.txt anew from pyproject.toml (needs the network)
 	@$(BIN)/python -m pip install --quiet uv
-	@$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --no-header --no-annotate --quiet --output-file constraints.txt
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate --quiet --output-file constraints.txt
 
 
 clean: ## remove what runs made (not .venv)

@@ -16,6 +16,8 @@ from instrunet import experiment
 from instrunet.errors import InstrunetError
 from pipelines.console import note
 
+LONGEST_LINE = 300
+
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -97,7 +99,10 @@ def own_options(made: argparse.ArgumentParser, options: dict[str, int]) -> argpa
 def _tell(error: Exception, code: int, verbose: bool) -> int:
     if verbose:
         traceback.print_exc()
-    expected = isinstance(error, InstrunetError)
-    text = " ".join(str(error).split()) or type(error).__name__
-    note(f"error: {text}" if expected else f"error: {type(error).__name__}: {text} (run with -v for the whole story)")
+    if isinstance(error, InstrunetError):
+        note(f"error: {' '.join(str(error).split())}")
+        return code
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = lines[-1][:LONGEST_LINE] if lines else ""  # of a traceback from another process, the line that tells
+    note(f"error: {type(error).__name__}: {last} (run with -v for the whole story)")
     return code

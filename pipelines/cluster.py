@@ -12,6 +12,7 @@ from pathlib import Path
 import ray
 import ray.data
 
+from instrunet.errors import ConfigError
 from instrunet.experiment import ClusterSpec
 
 LOCAL_CPUS = 4  # fewer logical CPUs and a trainer with a data input stalls without a word (docs/LOG.md)
@@ -65,6 +66,19 @@ def _silence() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def check_fits(n_workers: int, resources: dict[str, float]) -> None:
+    """Refuse what a Ray of our own can never give: it would be waited for without a word. A cluster may yet grow."""
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    there = ray.cluster_resources()
+    for name, amount in resources.items():
+        if n_workers * amount > there.get(name, 0):
+            raise ConfigError(
+                f"{n_workers} x {amount:g} {name} are asked for, this machine's Ray has {there.get(name, 0):g}; lower "
+                f"cluster.workers or cluster.{name.lower()}s_per_worker, or run it on a cluster"
+            )
 
 
 def hush(*, verbose: bool) -> None:

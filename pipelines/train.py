@@ -154,6 +154,7 @@ def _trainer(experiment: Experiment, job: Job, home: Path, mailbox: Any) -> Torc
     spec = experiment.cluster
     gpu = spec.gpus_per_worker > 0
     resources = {"CPU": spec.cpus_per_worker} | ({"GPU": spec.gpus_per_worker} if gpu else {})
+    cluster.check_fits(spec.workers, resources)
     return TorchTrainer(
         worker,
         train_loop_config=config_of(job) | {"mailbox": mailbox},

@@ -7,7 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import ray
 import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
@@ -132,7 +131,7 @@ def _search(experiment: Experiment, search: SearchSpec, home: Path, job: Job) ->
         "concurrent": search.concurrent,
     }
     resources = {"CPU": experiment.cluster.cpus_per_worker, "GPU": experiment.cluster.gpus_per_worker}
-    _check_resources(resources)
+    cluster.check_fits(1, resources)
     trainable = tune.with_resources(trial, resources)
     with bar("trials", search.samples) as progress:
         tuner = _tuner(trainable, config, experiment, search, home, _Shown(progress.advance))
@@ -186,16 +185,6 @@ def _scheduler(search: SearchSpec, epochs: int) -> TrialScheduler:
 def _draw(draw: dict[str, Any]) -> Any:
     ((name, values),) = draw.items()
     return DRAWS[name][0](*values)
-
-
-def _check_resources(resources: dict[str, float]) -> None:
-    """A trial that fits on no node would wait for ever without a word."""
-    for name, amount in resources.items():
-        most = max((node["Resources"].get(name, 0) for node in ray.nodes() if node["Alive"]), default=0)
-        if amount > most:
-            raise ConfigError(
-                f"a trial asks for {amount:g} {name}, the largest node has {most:g}; lower cluster.*_per_worker"
-            )
 
 
 def _keep(trials: list[Any], search: SearchSpec, home: Path) -> dict[str, Any]:
