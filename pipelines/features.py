@@ -34,9 +34,10 @@ def run(experiment: Experiment, verbose: bool = False) -> Path:
 def read_manifest(experiment: Experiment) -> pd.DataFrame:
     if isinstance(experiment.data, SynthCorpusSpec) and not experiment.data.root.exists():
         _make_corpus(experiment.data)
-    frame, notes = split.assign(corpora.read(experiment.data), experiment.split)
+    read = corpora.read(experiment.data)
+    frame, notes = split.assign(read, experiment.split)
     check_labels(frame, experiment)
-    for text in notes:
+    for text in (*corpora.notes(read), *notes):
         note(f"note: {text}")
     return frame
 

@@ -1,9 +1,6 @@
-"""Folders of labelled sound to manifests: one function a corpus, each saying what its names mean."""
+"""Folders of labelled sound to manifests: what a corpus may be, the function that reads it, and telling them apart."""
 
-import codecs
-import csv
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,15 +8,20 @@ import pandas as pd
 from pydantic import Field
 
 from instrunet.config import Spec
-from instrunet.data import manifest
-from instrunet.data.manifest import SPLITS, Clip
+from instrunet.data.readers.common import folder_of, sounds
+from instrunet.data.readers.gtzan import GTZAN_NAME, gtzan
+from instrunet.data.readers.guitar import guitar_notes, idmt_smt_guitar, is_guitar_table
+from instrunet.data.readers.irmas import IRMAS_CLASSES, IRMAS_TRAIN, irmas
+from instrunet.data.readers.nsynth import example_files, nsynth
+from instrunet.data.readers.openmic import LABELS as OPENMIC_LABELS
+from instrunet.data.readers.openmic import openmic
+from instrunet.data.readers.ravdess import RAVDESS_NAME, emobox_folds, ravdess
+from instrunet.data.readers.tables import class_folders, csv_folder
 from instrunet.data.synth import SynthSpec, write_corpus
 from instrunet.errors import DataError
 
-IRMAS_CLASSES = ("cel", "cla", "flu", "gac", "gel", "org", "pia", "sax", "tru", "vio", "voi")
-# [NNN__][class](dru|nod)?[genre]RRRR__K: `cla` is clarinet or classical by its position.
-IRMAS_TRAIN = re.compile(r"(?:\d+__)?\[(?P<label>\w{3})\](?:\[(?:dru|nod)\])?\[\w{3}(?:_\w{3})?\](?P<number>\d+)__\d+")
-IRMAS_TEST = re.compile(r"(?:\(\d+\)\s*)?(?P<title>.+?)-\d+$")
+__all__ = ["IRMAS_CLASSES", "class_folders", "csv_folder", "emobox_folds", "gtzan", "guitar_notes"]
+__all__ += ["idmt_smt_guitar", "irmas", "nsynth", "openmic", "ravdess"]
 
 
 class IrmasSpec(Spec):
@@ -36,6 +38,59 @@ class CsvSpec(Spec):
     root: Path
 
 
+class FolderSpec(Spec):
+    """Class folders: `<label>/**/x.wav`, and groups.csv (path,group) where files share a recording."""
+
+    name: Literal["folder"] = "folder"
+    root: Path
+
+
+class GuitarNotesSpec(Spec):
+    """A table of note events (CSV or Parquet) and the recordings that it names, relative to `root`."""
+
+    name: Literal["guitar_notes"] = "guitar_notes"
+    root: Path
+    table: Path | None = None  # relative to `root`; None: metadata.csv or metadata.parquet
+
+
+class IdmtSmtGuitarSpec(Spec):
+    """IDMT-SMT-Guitar as it is unpacked: dataset1 to dataset4, their XML annotations and audio."""
+
+    name: Literal["idmt_smt_guitar"] = "idmt_smt_guitar"
+    root: Path
+
+
+class RavdessSpec(Spec):
+    """RAVDESS, speech and song; `fold`: EmoBox's test actors are the test split."""
+
+    name: Literal["ravdess"] = "ravdess"
+    root: Path
+    fold: int | None = Field(None, ge=1, le=6)
+
+
+class GtzanSpec(Spec):
+    """GTZAN by the published fault-filtered lists, or all of it split here, by artist if a table says whose it is."""
+
+    name: Literal["gtzan"] = "gtzan"
+    root: Path
+    lists: bool = True
+    artists: Path | None = None  # a CSV of file,artist, relative to `root`
+
+
+class NsynthSpec(Spec):
+    """NSynth: a folder with examples.json and audio/, or the folder of nsynth-train, -valid and -test."""
+
+    name: Literal["nsynth"] = "nsynth"
+    root: Path
+
+
+class OpenmicSpec(Spec):
+    """OpenMIC-2018 as it is unpacked."""
+
+    name: Literal["openmic"] = "openmic"
+    root: Path
+
+
 class SynthCorpusSpec(Spec):
     """The embedded corpus, made under `root` if it is not there yet, in IRMAS's layout."""
 
@@ -44,36 +99,19 @@ class SynthCorpusSpec(Spec):
     synth: SynthSpec = SynthSpec()
 
 
-CorpusSpec = Annotated[IrmasSpec | CsvSpec | SynthCorpusSpec, Field(discriminator="name")]
-
-
-def irmas(root: Path) -> pd.DataFrame:
-    """Group = class and recording number (the number alone recurs across classes); test excerpts by title."""
-    files = [p for p in sorted(_folder(root).rglob("*.wav")) if p.is_file() and not p.name.startswith(".")]
-    clips = [_irmas_test(p) if p.with_suffix(".txt").is_file() else _irmas_train(p) for p in files]
-    if not clips:
-        raise DataError(f"expected IRMAS class folders ({' '.join(IRMAS_CLASSES)}) under {root}, found no .wav file")
-    filled = {folder for path in files for folder in path.parents}
-    empty = [p.name for p in sorted(root.rglob("*")) if p.is_dir() and p.name in IRMAS_CLASSES and p not in filled]
-    if empty:
-        raise DataError(f"class {empty[0]!r} has a folder under {root} but no clips; fill it or remove the folder")
-    return manifest.make(clips, "irmas", root)
-
-
-def csv_folder(root: Path) -> pd.DataFrame:
-    table = _folder(root) / "metadata.csv"
-    if not table.is_file():
-        raise DataError(
-            f"expected metadata.csv (path,label,group) in {root}, found none; write one or use data.name=irmas"
-        )
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            clips = list(_csv_clips(csv.DictReader(file), root, table))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table} is not CSV in UTF-8: {error}; save it as such") from None
-    if not clips:
-        raise DataError(f"{table} lists no clips; add rows of path,label,group")
-    return manifest.make(clips, root.resolve().name, root)
+CorpusSpec = Annotated[
+    IrmasSpec
+    | CsvSpec
+    | FolderSpec
+    | GuitarNotesSpec
+    | IdmtSmtGuitarSpec
+    | RavdessSpec
+    | GtzanSpec
+    | NsynthSpec
+    | OpenmicSpec
+    | SynthCorpusSpec,
+    Field(discriminator="name"),
+]
 
 
 def synthetic(spec: SynthCorpusSpec) -> pd.DataFrame:
@@ -85,6 +123,13 @@ def synthetic(spec: SynthCorpusSpec) -> pd.DataFrame:
 CORPORA: dict[str, Callable[..., pd.DataFrame]] = {
     "irmas": lambda spec: irmas(spec.root),
     "csv": lambda spec: csv_folder(spec.root),
+    "folder": lambda spec: class_folders(spec.root),
+    "guitar_notes": lambda spec: guitar_notes(spec.root, spec.table),
+    "idmt_smt_guitar": lambda spec: idmt_smt_guitar(spec.root),
+    "ravdess": lambda spec: ravdess(spec.root, spec.fold),
+    "gtzan": lambda spec: gtzan(spec.root, spec.lists, spec.artists),
+    "nsynth": lambda spec: nsynth(spec.root),
+    "openmic": lambda spec: openmic(spec.root),
     "synth": synthetic,
 }
 
@@ -94,65 +139,38 @@ def read(spec: CorpusSpec) -> pd.DataFrame:
     return CORPORA[spec.name](spec)
 
 
+def notes(frame: pd.DataFrame) -> list[str]:
+    """What a reader found worth saying of its corpus, before anything is trained on it."""
+    return list(frame.attrs.get("notes", ()))
+
+
 def recognise(folder: Path) -> CorpusSpec:
-    """Which corpus a bare folder is."""
-    if (_folder(folder) / "metadata.csv").is_file():
-        return CsvSpec(root=folder)
-    if next(folder.rglob("*.wav"), None) is not None:
+    """Which corpus a bare folder is: by its table, else by the names of its files, else by class folders."""
+    by_table = _by_table(folder_of(folder))
+    if by_table:
+        return by_table
+    files = sounds(folder)
+    if not files:
+        raise DataError(f"expected labelled sound in {folder} (metadata.csv, or IRMAS's folders), found neither")
+    if any(IRMAS_TRAIN.fullmatch(p.stem) or p.with_suffix(".txt").is_file() for p in files if p.suffix == ".wav"):
         return IrmasSpec(root=folder)
-    raise DataError(f"expected labelled sound in {folder} (metadata.csv, or IRMAS's folders), found neither")
+    if any(RAVDESS_NAME.fullmatch(path.stem) for path in files):
+        return RavdessSpec(root=folder)
+    if any(GTZAN_NAME.fullmatch(path.stem) for path in files):
+        return GtzanSpec(root=folder)
+    if all(path.parent != folder for path in files) and len({p.relative_to(folder).parts[0] for p in files}) > 1:
+        return FolderSpec(root=folder)
+    raise DataError(
+        f"expected labelled sound in {folder} (metadata.csv, class folders, or the names of IRMAS, RAVDESS, GTZAN, "
+        f"NSynth or OpenMIC), found {files[0].name}, which tells no label; write metadata.csv (path,label,group)"
+    )
 
 
-def _irmas_train(path: Path) -> Clip:
-    match = IRMAS_TRAIN.fullmatch(path.stem)
-    if not match or match["label"] not in IRMAS_CLASSES:
-        raise DataError(
-            f"expected a name like [cel][nod][cla]0001__2.wav, or a .txt of labels beside it, got {path.name}"
-        )
-    return Clip(path, [match["label"]], f"{match['label']}/{match['number']}")
-
-
-def _irmas_test(path: Path) -> Clip:
-    # Latin-1 takes any byte: what is no label then is said to be none, whatever its encoding was
-    labels = path.with_suffix(".txt").read_bytes().removeprefix(codecs.BOM_UTF8).decode("latin-1").split()
-    unknown = [label for label in labels if label not in IRMAS_CLASSES]
-    if unknown or not labels:
-        came = f"the label {unknown[0]!r}" if unknown else "no label"
-        raise DataError(f"{path.with_suffix('.txt')} holds {came}; expected one of {' '.join(IRMAS_CLASSES)} a line")
-    match = IRMAS_TEST.fullmatch(path.stem)
-    return Clip(path, labels, f"test/{match['title'] if match else path.stem}", split="official")
-
-
-def _csv_clips(reader: "csv.DictReader[str]", root: Path, table: Path) -> Iterator[Clip]:
-    missing = [c for c in ("path", "label", "group") if c not in (reader.fieldnames or ())]
-    if missing:
-        raise DataError(f"{table} needs the columns path, label and group; it lacks {', '.join(missing)}")
-    inside = root.resolve()
-    for row in reader:
-        place, name = f"{table} line {reader.line_num}", (row["path"] or "").strip()
-        labels = [label.strip() for label in (row["label"] or "").split(";") if label.strip()]
-        split, group = (row.get("split") or "").strip(), (row["group"] or "").strip()
-        _check_row(place, labels, group, split)
-        if not name:
-            raise DataError(f"{place}: the path is empty; name a sound file, relative to the folder")
-        # Spelt in one way only: `a/../b.wav` and an absolute path would make the same clip another row
-        if Path(name).is_absolute() or ".." in Path(name).parts or not (root / name).resolve().is_relative_to(inside):
-            raise DataError(
-                f"{place}: the path {name!r} leaves the folder; keep the sound inside it and name it relative to it"
-            )
-        yield Clip(root / name, labels, group, split)
-
-
-def _check_row(place: str, labels: list[str], group: str, split: str) -> None:
-    if not labels:
-        raise DataError(f"{place}: the label is empty; name a class, or several joined by ';'")
-    if not group:
-        raise DataError(f"{place}: the group is empty; name the recording, speaker or player")
-    if split and split not in SPLITS:
-        raise DataError(f"{place}: the split is {split!r}; use one of {', '.join(SPLITS)}, or leave it empty")
-
-
-def _folder(root: Path) -> Path:
-    if not root.is_dir():
-        raise DataError(f"expected a folder of sound at {root}, found {'a file' if root.exists() else 'nothing'}")
-    return root
+def _by_table(folder: Path) -> CorpusSpec | None:
+    if is_guitar_table(folder):
+        return GuitarNotesSpec(root=folder)
+    if (folder / "metadata.csv").is_file():
+        return CsvSpec(root=folder)
+    if (folder / OPENMIC_LABELS).is_file():
+        return OpenmicSpec(root=folder)
+    return NsynthSpec(root=folder) if example_files(folder) else None
