@@ -48,8 +48,10 @@ class Clip:
 
 def make(clips: Sequence[Clip], corpus: str, root: Path) -> pd.DataFrame:
     """Rows for clips, sorted by id, so that a manifest does not depend on the order of a listing."""
+    paths = list({clip.path for clip in clips})  # a recording may hold thousands of clips and is hashed once
     with ThreadPoolExecutor(8) as pool:  # hashing and header reads leave the interpreter lock
-        rows = list(pool.map(lambda clip: _row(clip, corpus, root), clips))
+        hashes = dict(zip(paths, pool.map(sha256_of, paths), strict=True))
+        rows = list(pool.map(lambda clip: _row(clip, corpus, root, hashes[clip.path]), clips))
     frame = pd.DataFrame(rows, columns=SCHEMA.names).sort_values("clip_id", ignore_index=True)
     twice = frame.loc[frame["clip_id"].duplicated(), "uri"]
     if len(twice):
@@ -106,7 +108,7 @@ def sha256_of(path: Path) -> str:
         return ""
 
 
-def _row(clip: Clip, corpus: str, root: Path) -> dict[str, Any]:
+def _row(clip: Clip, corpus: str, root: Path, sha256: str) -> dict[str, Any]:
     stop_s = clip.stop_s if clip.stop_s is not None else _duration(clip.path)
     inside = clip.path.relative_to(root).as_posix()
     try:
@@ -122,7 +124,7 @@ def _row(clip: Clip, corpus: str, root: Path) -> dict[str, Any]:
         "group": clip.group,
         "split": clip.split,
         "corpus": corpus,
-        "sha256": sha256_of(clip.path),
+        "sha256": sha256,
     }
 
 
