@@ -6,6 +6,7 @@ Shapes: W windows, N samples of a window, K labels.
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from instrunet.bundle import Bundle
 from instrunet.config import canonical_json
 from instrunet.data.parts import write_aside
-from instrunet.errors import ConfigError, JobError
+from instrunet.errors import ConfigError, InstrunetError, JobError
 
 OPSET = 18
 TOLERANCE = 1e-4
@@ -81,7 +82,20 @@ def _export(bundle: Bundle, path: Path) -> None:
     dynamic = {"windows": {0: torch.export.Dim("windows", min=1, max=4096)}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own notes on deprecations inside torch
-        program = torch.onnx.export(
+        program = _exported(bundle, example, dynamic)
+    assert program is not None  # it is None only in the exporter's other mode
+    model = program.model_proto
+    front = bundle.spec.front
+    facts = {"labels": bundle.spec.labels, "fingerprint": bundle.fingerprint, "kind": bundle.spec.kind}
+    for key, value in {**facts, "sample_rate": front.sample_rate, "window": front.window}.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = f"instrunet.{key}", canonical_json(value)
+    onnx.save(model, str(path))
+
+
+def _exported(bundle: Bundle, example: Tensor, dynamic: dict[str, Any]) -> torch.onnx.ONNXProgram | None:
+    try:
+        return torch.onnx.export(
             WindowsToScores(bundle).eval(),
             (example,),
             input_names=["windows"],
@@ -91,11 +105,7 @@ def _export(bundle: Bundle, path: Path) -> None:
             dynamo=True,
             verbose=False,
         )
-    assert program is not None  # it is None only in the exporter's other mode
-    model = program.model_proto
-    front = bundle.spec.front
-    facts = {"labels": bundle.spec.labels, "fingerprint": bundle.fingerprint, "kind": bundle.spec.kind}
-    for key, value in {**facts, "sample_rate": front.sample_rate, "window": front.window}.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = f"instrunet.{key}", canonical_json(value)
-    onnx.save(model, str(path))
+    except Exception as error:
+        if isinstance(error.__cause__, InstrunetError):  # the exporter wraps what a feature says of itself
+            raise error.__cause__ from None
+        raise

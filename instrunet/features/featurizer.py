@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from instrunet.audio import windows
 from instrunet.audio.io import QUIET
 from instrunet.config import Spec
-from instrunet.features import FEATURES, FeatureSpec, LogMel
+from instrunet.features import FEATURES, Feature, FeatureSpec, LogMelSpec
 
 
 class FrontEnd(Spec):
     """All that lies between a file and the network."""
 
-    features: tuple[FeatureSpec, ...] = Field((FeatureSpec(),), min_length=1)
+    features: tuple[FeatureSpec, ...] = Field((LogMelSpec(),), min_length=1)
     window_s: float = Field(3.0, gt=0)
     hop_s: float = Field(3.0, gt=0)
     level: Literal["peak", "rms", "none"] = "peak"  # of each window, so that a unit of an archive is treated as a clip
@@ -69,7 +69,7 @@ class Featurizer(nn.Module):
     def __init__(self, spec: FrontEnd) -> None:
         super().__init__()
         self.spec = spec
-        parts: dict[str, LogMel] = {feature.name: FEATURES[feature.name](feature) for feature in spec.features}
+        parts: dict[str, Feature] = {feature.name: FEATURES[feature.name](feature) for feature in spec.features}
         self.parts = nn.ModuleDict(parts)
         self._fast = {name: part.fast for name, part in parts.items()}
 

@@ -8,6 +8,8 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
+from instrunet.errors import ConfigError
+from instrunet.features import FRAME_FEATURES
 from instrunet.features.featurizer import FrontEnd, Statistics
 from instrunet.models.picture import Picture
 from instrunet.models.seed_cnn import Iteration11, Iteration11Spec, Task8, Task8Spec
@@ -22,7 +24,7 @@ class Network(nn.Module):
 
     def __init__(self, spec: ModelSpec, front: FrontEnd, statistics: Statistics, n_labels: int) -> None:
         super().__init__()
-        self.feature = front.features[0].name
+        self.feature = _picture_of(spec.name, front)
         self.mean, self.std = statistics.mean[self.feature], statistics.std[self.feature]
         self.picture = Picture(spec.picture)
         self.body = MODELS[spec.name](spec, spec.picture.grid(*front.shapes()[self.feature]), n_labels)
@@ -31,6 +33,17 @@ class Network(nn.Module):
         picture = self.picture((features[self.feature] - self.mean) / self.std)
         logits: Tensor = self.body(picture)
         return logits
+
+
+def _picture_of(model: str, front: FrontEnd) -> str:
+    """The one feature that a picture network looks at."""
+    names = [feature.name for feature in front.features]
+    if len(names) > 1 or names[0] not in FRAME_FEATURES:
+        raise ConfigError(
+            f"{model} looks at one picture of a sound; front.features is {', '.join(names)}: "
+            f"set it to one of {', '.join(FRAME_FEATURES)}"
+        )
+    return names[0]
 
 
 def n_parameters(network: nn.Module) -> int:
