@@ -8,7 +8,7 @@ from making import tone
 from numpy.typing import NDArray
 
 from instrunet.config import ConfigError
-from instrunet.features.logmel import LogMel, LogMelSpec
+from instrunet.features.logmel import LogMel, LogMelSpec, slaney_bands
 
 RATE = 22_050
 DB = 10 / np.log(10)  # decibels in one unit of the natural logarithm of energy
@@ -53,13 +53,14 @@ def both(wave: NDArray[np.float32], spec: LogMelSpec) -> tuple[NDArray[np.float3
 @pytest.mark.parametrize("sound", SOUNDS)
 @pytest.mark.filterwarnings("ignore:n_fft=2048 is too large:UserWarning")  # librosa, of the sound of 300 samples
 def test_equals_librosa(sound: str, hop_length: int) -> None:
-    # Worst over all sounds and hops: module 0.0001 dB, fast 0.0001 dB, one to the other 0.00006 dB
+    # Worst over all sounds and hops: module and fast 0.00004 dB, one to the other 0.000005 dB. A pure sine at full
+    # scale without any noise is beyond: single precision puts the bands far below it off by up to 0.0018 dB
     spec = LogMelSpec(hop_length=hop_length)
     module, fast = both(SOUNDS[sound], spec)
     want = rival(SOUNDS[sound], spec)
-    assert worst_db(module, want) < 0.01
-    assert worst_db(fast, want) < 0.01
-    assert worst_db(module, fast) < 0.01
+    assert worst_db(module, want) < 0.001
+    assert worst_db(fast, want) < 0.001
+    assert worst_db(module, fast) < 0.001
 
 
 @pytest.mark.parametrize("hop_length", [512, 128])
@@ -71,11 +72,27 @@ def test_shape_is_known_before_the_sound_is_read(n_samples: int, hop_length: int
     assert module.shape == fast.shape == spec.shape(n_samples) == (128, expected[n_samples])
 
 
+@pytest.mark.parametrize("hop_length", [512, 128])
+def test_a_frame_does_not_depend_on_the_block_it_is_in(hop_length: int) -> None:
+    # 5 s are 216 and 862 frames, in blocks of 130; an offset of 7 frames puts each at another place of its block
+    part, wave = LogMel(LogMelSpec(hop_length=hop_length)), tone(1234.5, 5.0, rate=RATE)
+    whole, later = part.fast(wave), part.fast(wave[7 * hop_length :])
+    inner = slice(16, -16)  # frames that do not reach over an end
+    np.testing.assert_array_equal(whole[:, 7:][:, inner], later[:, inner])
+
+
+@pytest.mark.parametrize("sample_rate", [22_050, 11_025, 8000])
+def test_the_weights_are_librosas(sample_rate: int) -> None:
+    spec = LogMelSpec(sample_rate=sample_rate, fmin_hz=0.0, fmax_hz=sample_rate / 2, n_mels=64)
+    want = librosa.filters.mel(sr=sample_rate, n_fft=2048, n_mels=64, fmin=0.0, fmax=sample_rate / 2)
+    np.testing.assert_allclose(slaney_bands(spec), want, rtol=0, atol=1e-7 * want.max())
+
+
 def test_other_settings_follow_librosa_too() -> None:
     spec = LogMelSpec(sample_rate=16_000, n_fft=1024, hop_length=160, n_mels=40, fmin_hz=0.0, fmax_hz=7600, floor=1e-8)
     module, fast = both(SOUNDS["noise"], spec)
-    assert worst_db(module, rival(SOUNDS["noise"], spec)) < 0.01
-    assert worst_db(fast, rival(SOUNDS["noise"], spec)) < 0.01
+    assert worst_db(module, rival(SOUNDS["noise"], spec)) < 0.001
+    assert worst_db(fast, rival(SOUNDS["noise"], spec)) < 0.001
 
 
 def test_a_clip_does_not_depend_on_its_batch() -> None:
