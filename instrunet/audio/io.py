@@ -4,7 +4,6 @@ Shapes: T samples, C channels.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +12,11 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
-from instrunet.errors import AudioError
+from instrunet.audio.decoder import UNKNOWN, DecodeError, Opened, blocks, opened, reason, salvaged
+from instrunet.audio.streams import Claims, short
+from instrunet.audio.tally import Tally
+
+__all__ = ["EXTENSIONS", "DecodeError", "Header", "Sound", "probe", "read", "verdict"]
 
 # Extensions that libsndfile 1.2 opens, as in its own documentation; what has none of them is not offered to a decoder.
 EXTENSIONS = frozenset(
@@ -23,19 +26,9 @@ EXTENSIONS = frozenset(
 QUIET = 1e-4  # -80 dBFS: below it is silence
 SHORTEST_S = 0.05  # less sound than this says nothing about what made it
 MARGIN_S = 0.06
-CLIP_LEVEL = 0.9999
-ABSURD = 1e12  # no scale of samples reaches it, and the power of what does overflows float32
-UNKNOWN = 2**63 - 1  # libsndfile's length of a stream whose header does not state one, as of FLAC from a pipe
-BLOCK = 2**22  # frames, 95 s; memory follows the sound there is, not the length that a broken header claims
-FLAC_BLOCK = 4096  # frames, the reference encoder's
-
-
-class DecodeError(AudioError):
-    """No sound came out; `status` is the word for it in every output."""
-
-    def __init__(self, status: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+BLOCK = 2**20  # samples of all channels, 24 s of one; memory follows the sound there is, not what a header claims
+SMALL_BLOCK = 1000  # frames: what an error costs; not a divisor of 4096, behind whose last sample libsndfile looks on
+LONGEST = 6 * 3600 * 48_000  # samples that one call reads, each channel's and before or after resampling: 4 GB
 
 
 @dataclass(frozen=True)
@@ -59,20 +52,27 @@ class Sound:
 
 
 def probe(path: Path) -> Header:
-    """The header alone, without decoding, unless it leaves the length open."""
-    with _opened(path) as file:
-        known = file.frames != UNKNOWN
-        frames = max(0, file.frames) if known else sum(len(block) for block in _salvaged(path, 0, UNKNOWN))
+    """The header alone, without decoding, unless it leaves the length open; of cut raw samples, what is held."""
+    with opened(path) as found:
+        file, frames = found.file, found.frames
+        if frames == UNKNOWN:
+            frames = _counted(found, 0, UNKNOWN, SMALL_BLOCK)
+            if frames * file.channels > LONGEST:
+                raise found.corrupt("its header leaves the length open, and it goes on for hours")
         return Header(file.samplerate, frames, file.channels)
 
 
 def read(path: Path, sample_rate: int, start_s: float = 0.0, stop_s: float | None = None) -> Sound:
-    """Decode [start_s, stop_s) of a file, mixed down first (5.6 times cheaper than resampling each channel)."""
+    """Decode [start_s, stop_s) of a file, mixed down first (5.6 times cheaper than resampling each channel).
+
+    What is wrong with the end of a file is said by the range that reaches it; a wrong checksum, by reading it whole.
+    """
     assert start_s >= 0
-    with _opened(path) as file:
-        source_rate, frames = file.samplerate, max(0, file.frames)
-        plan = _Range.of(start_s, stop_s, source_rate, sample_rate, frames)
-        mono, flags, damage = _decode(file, plan, path)
+    with opened(path) as found:
+        source_rate = found.file.samplerate
+        plan = _Range.of(start_s, stop_s, source_rate, sample_rate, found.frames)
+        _refuse_endless(found, plan, sample_rate)
+        mono, flags, damage = _decode(found, plan)
     wave = mono if source_rate == sample_rate else soxr.resample(mono, source_rate, sample_rate, quality="HQ")
     wave = wave[plan.skip : plan.skip + plan.n_out]
     return Sound(np.ascontiguousarray(wave, dtype=np.float32), damage, flags)
@@ -101,6 +101,7 @@ class _Range:
     n_in: int
     skip: int
     n_out: int
+    to_end: bool  # what is wrong with the end of the file is this range's
 
     @classmethod
     def of(cls, start_s: float, stop_s: float | None, source_rate: int, rate: int, frames: int) -> "_Range":
@@ -112,80 +113,53 @@ class _Range:
         blocks = max(0, int((start_s - MARGIN_S) * source_rate) // block_in)
         last = frames if stop_s is None else min(frames, math.ceil((stop_s + MARGIN_S) * source_rate))
         first = min(blocks * block_in, frames)
-        return cls(first, max(0, last - first), start_out - blocks * block_out, max(0, stop_out - start_out))
+        to_end = stop_s is None or stop_s * source_rate > frames - 1
+        return cls(first, max(0, last - first), start_out - blocks * block_out, max(0, stop_out - start_out), to_end)
 
 
-def _opened(path: Path) -> sf.SoundFile:
-    try:
-        if not path.is_file():
-            what = "a folder" if path.is_dir() else "a device or pipe" if path.exists() else "nothing"
-            raise DecodeError("unreadable", f"expected a sound file at {path}, found {what}")
-        return sf.SoundFile(path)
-    except PermissionError as error:
-        raise DecodeError("unreadable", f"{path} may not be read: {error.strerror}") from None
-    except (sf.LibsndfileError, OSError, RuntimeError, TypeError) as error:  # TypeError: raw samples have no header
-        # libsndfile hides the system's own reason: an unreadable file is told apart by opening it plainly
-        try:
-            path.open("rb").close()
-        except OSError as system:
-            raise DecodeError("unreadable", f"{path} may not be read: {system.strerror}") from None
-        raise DecodeError("corrupt", f"{path} is not sound that can be decoded: {_reason(error)}") from None
+def _refuse_endless(found: Opened, plan: _Range, rate: int) -> None:
+    """Only counting tells a small file that unpacks to 47 GB from a header that lies; it takes time but no memory."""
+    file = found.file
+    most = LONGEST // max(file.channels, math.ceil(rate / file.samplerate))  # frames
+    if plan.n_in <= most:
+        return
+    # libsndfile cuts the length of raw samples to the file: it is true, and need not be counted
+    if found.claims.declared or _counted(found, plan.first, most + 1, BLOCK // file.channels) > most:
+        raise found.corrupt(f"longer than one call may read ({most / file.samplerate:.0f} s); give a range")
 
 
-def _decode(file: sf.SoundFile, plan: _Range, path: Path) -> tuple[NDArray[np.float32], list[str], str]:
+def _counted(found: Opened, first: int, n_frames: int, block: int) -> int:
+    """Frames that decode from `first` on: up to `n_frames`, or to a block more than one call may read."""
+    n = 0
+    for samples in salvaged(found, first, n_frames, block):
+        n += len(samples)
+        if n * found.file.channels > LONGEST:
+            break
+    return n
+
+
+def _decode(found: Opened, plan: _Range) -> tuple[NDArray[np.float32], list[str], str]:
     """The planned samples mixed down [T], their flags, and what was wrong; what decodes before a break is kept."""
-    broken = ""
+    file, claims = found.file, found.claims
+    tally, broken = Tally(claims if plan.n_in == found.frames else Claims()), ""
     try:
-        blocks = list(_blocks(file, plan.first, plan.n_in, BLOCK))
+        for block in blocks(file, plan.first, plan.n_in, BLOCK // file.channels):
+            tally.add(block)
     except (sf.LibsndfileError, RuntimeError) as error:
-        broken = _reason(error)
-        blocks = list(_salvaged(path, plan.first, plan.n_in))
-        if not blocks:
-            raise DecodeError("corrupt", f"{path} breaks off while decoding: {broken}") from None
-    samples = np.concatenate([np.zeros((0, file.channels), np.float32), *blocks])
-    missing = plan.n_in - len(samples)
-    damage = f"{missing / file.samplerate:.3f} s fewer than its header promises" if missing else ""
-    # Where no length is stated, libsndfile has no other way to end than to break off
-    return *_checked(samples), "" if file.frames == UNKNOWN else damage
+        tally, broken = Tally(Claims()), reason(error)
+        for block in salvaged(found, plan.first, plan.n_in, SMALL_BLOCK):
+            tally.add(block)
+    mono = tally.mono()
+    damage = _damage(found, plan, len(mono)) or tally.wrong_sum()
+    if not len(mono) and (broken or (damage and not plan.first)):
+        raise found.corrupt(f"breaks off while decoding: {broken or damage}")
+    return mono, [*tally.flags(mono), *(["open_length"] if claims.open_length else [])], damage
 
 
-def _blocks(file: sf.SoundFile, first: int, n_frames: int, block: int) -> Iterator[NDArray[np.float32]]:
-    """At most `n_frames` from `first` on, in blocks [T, C]."""
-    if first:
-        file.seek(first)
-    while n_frames > 0 and len(samples := file.read(min(block, n_frames), dtype="float32", always_2d=True)):
-        yield samples
-        n_frames -= len(samples)
-
-
-def _salvaged(path: Path, first: int, n_frames: int) -> Iterator[NDArray[np.float32]]:
-    """As `_blocks`, in small ones and up to where the decoder gives up: an error costs the block it falls in."""
-    with _opened(path) as file:
-        try:
-            yield from _blocks(file, first, n_frames, FLAC_BLOCK)
-        except (sf.LibsndfileError, RuntimeError):
-            return
-
-
-def _checked(samples: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[str]]:
-    """[T, C] to mono [T], and flags: judged before the mix, which hides what one channel has."""
-    flags = []
-    level = np.abs(samples)
-    sane = level < ABSURD  # False for NaN as well
-    if not sane.all():
-        flags.append("nonfinite")
-        samples, level = np.where(sane, samples, 0), np.where(sane, level, 0)
-    if level.max(initial=0.0) > 1.5:
-        flags.append("out_of_range")
-    elif np.count_nonzero(level >= CLIP_LEVEL) > 10:
-        flags.append("clipped")
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
-    peak = float(np.abs(mono).max(initial=0.0))
-    if peak and abs(float(mono.mean())) > 0.1 * peak:
-        flags.append("dc")
-    return mono, flags
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "error_string", "") or str(error)
-    return text.strip().rstrip(".")
+def _damage(found: Opened, plan: _Range, n: int) -> str:
+    if found.frames == UNKNOWN:
+        return ""  # libsndfile has no other way to end such a stream than to break off
+    rate = found.file.samplerate
+    if n < plan.n_in:
+        return short(plan.first + plan.n_in, plan.first + n, rate)
+    return found.claims.disagreement(found.frames, rate) if plan.to_end else ""
