@@ -44,6 +44,30 @@ def assign(frame: pd.DataFrame, spec: SplitSpec) -> tuple[pd.DataFrame, list[str
     return frame.assign(split=frame["group"].map(fixed | chosen)), _notes(counts, chosen)
 
 
+def folds(frame: pd.DataFrame, k: int, seed: int = 0) -> tuple[list[pd.DataFrame], list[str]]:
+    """K copies of a manifest, fold n with its nth part as `test` and the rest as `train`: every group, and so every
+    clip, is tested once. A stated `official` stays. Returns the notes a user should read, as `assign` does."""
+    ours = frame[frame["split"] != "official"]
+    counts = _label_counts(ours)
+    if not 2 <= k <= len(counts):
+        raise DataError(
+            f"expected 2 to {len(counts)} folds, as there are {len(counts)} groups; got {k}; choose fewer folds"
+        )
+    fold_of = _folds(counts, k, np.random.default_rng(seed))
+    number = ours["group"].map(fold_of)
+    made = [
+        frame.assign(
+            split=frame["split"].where(
+                frame["split"] == "official", np.where(number.reindex(frame.index) == n, "test", "train")
+            )
+        )
+        for n in range(k)
+    ]
+    few = [f"{label} ({len(groups)})" for label, groups in sorted(_groups_of(counts).items()) if len(groups) < k]
+    notes = [f"{', '.join(few)}: fewer groups than the {k} folds, so some folds test none of it"] if few else []
+    return made, notes
+
+
 def check_no_group_on_both_sides(frame: pd.DataFrame) -> None:
     sides = frame[frame["split"] != ""].groupby("group")["split"].unique()
     shared = sides[sides.map(len) > 1]
@@ -92,6 +116,22 @@ def _by_group(counts: dict[str, Counter[str]], fixed: dict[str, str], spec: Spli
         want = {part: _need(counts[group], have[part], total, shares[part]) for part in PARTS}
         chosen[group] = max(PARTS, key=lambda part: want[part])
         have[chosen[group]] += counts[group]
+    return chosen
+
+
+def _folds(counts: dict[str, Counter[str]], k: int, rng: np.random.Generator) -> dict[str, int]:
+    """The fold of every group: rarest class first, then large ones, each to the fold that lacks its labels most."""
+    groups_of, total = _groups_of(counts), sum(counts.values(), Counter[str]())
+    rarity = {group: min((len(groups_of[label]) for label in labels), default=0) for group, labels in counts.items()}
+    order = [str(group) for group in rng.permutation(sorted(counts))]
+    have = [Counter[str]() for _ in range(k)]
+    chosen: dict[str, int] = {}
+    for group in sorted(order, key=lambda g: (rarity[g] > k, -counts[g].total())):
+        labels = counts[group]
+        # A fold without the class comes before any that has some of it; of those, the emptiest
+        want = [(sum(have[n][label] == 0 for label in labels), _need(labels, have[n], total, 1 / k)) for n in range(k)]
+        chosen[group] = max(range(k), key=lambda n: (want[n], -have[n].total()))
+        have[chosen[group]] += labels
     return chosen
 
 
