@@ -13,11 +13,13 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from instrunet.errors import ConfigError
+from instrunet.features.logmel import LogMelSpec, slaney_bands
 
 HANN_BANDWIDTH = 1.50018310546875  # in bins: librosa.filters.window_bandwidth("hann")
 
@@ -90,12 +92,9 @@ def magnitudes(wave: NDArray[np.float32], n_fft: int, hop_length: int) -> NDArra
 
 @lru_cache(maxsize=16)
 def mel_bands(sample_rate: int, n_fft: int, n_mels: int, fmin_hz: float, fmax_hz: float) -> Any:
-    """[F, K] sparse: Slaney's scale and norm, librosa's defaults."""
-    import librosa
-    import scipy.sparse
-
-    bands = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin_hz, fmax=fmax_hz)
-    return scipy.sparse.csr_matrix(bands)
+    """[F, K] sparse: the weights of `logmel`, in single precision."""
+    spec = LogMelSpec(sample_rate=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin_hz=fmin_hz, fmax_hz=fmax_hz)
+    return scipy.sparse.csr_matrix(slaney_bands(spec).astype(np.float32))
 
 
 @lru_cache(maxsize=128)  # a tuning is one of 100 steps
