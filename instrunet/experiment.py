@@ -10,7 +10,7 @@ from instrunet.config import Spec, fingerprint, load_tree
 from instrunet.data.corpora import CorpusSpec, SynthCorpusSpec
 from instrunet.data.split import SplitSpec
 from instrunet.features.featurizer import FrontEnd
-from instrunet.models import ModelSpec
+from instrunet.models import ModelSpec, inputs_of
 from instrunet.models.seed_cnn import Task8Spec
 from instrunet.tasks import TASKS, Task
 from instrunet.training.optim import Monitor, TrainSpec
@@ -66,6 +66,11 @@ class Experiment(Spec):
     def _task_is_known(self) -> Self:
         if self.task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}; got {self.task!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _model_can_read_the_features(self) -> Self:
+        inputs_of(self.model, self.front)
         return self
 
     @property

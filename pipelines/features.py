@@ -21,7 +21,7 @@ from pipelines.console import bar, note, result
 from pipelines.parts import run as run_parts
 
 CLIPS_PER_PART = 64  # 3 s clips: about 2 MB of features and half a second of work
-LAYOUT = 1  # of the shards; a change of it makes new folders
+LAYOUT = 2  # of the shards; a change of it makes new folders
 MANIFEST, ERRORS, STATISTICS = "manifest.parquet", "errors.parquet", "statistics.json"
 
 

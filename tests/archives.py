@@ -37,7 +37,7 @@ def tiny_bundle(kind: Literal["single", "multi"] = "single", trained: Provenance
         labels=LABELS,
         front=FRONT,
         model=Task8Spec(picture=PictureSpec(size=16)),
-        statistics=Statistics(mean={"logmel": -5.0}, std={"logmel": 3.0}, n_windows=1),
+        statistics=Statistics(mean={"logmel": (-5.0,)}, std={"logmel": (3.0,)}, n_windows=1),
         trained=trained or Provenance(),
     )
     with torch.random.fork_rng():

@@ -86,5 +86,5 @@ def draft(
     if folder:
         statistics = shards.statistics_of(folder, len(list((folder / shards.KIND).iterdir())))
     else:
-        statistics = Statistics(mean={"logmel": -4.0}, std={"logmel": 3.0}, n_windows=1)
+        statistics = Statistics(mean={"logmel": (-4.0,)}, std={"logmel": (3.0,)}, n_windows=1)
     return BundleSpec(kind=kind, labels=labels, front=front, model=model, statistics=statistics)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from instrunet.audio import windows
 from instrunet.audio.io import QUIET
 from instrunet.config import Spec
-from instrunet.features import FEATURES, Feature, FeatureSpec, LogMelSpec
+from instrunet.features import FEATURES, FRAME_FEATURES, Feature, FeatureSpec, LogMelSpec
 
 
 class FrontEnd(Spec):
@@ -106,18 +106,33 @@ def _level(wave: Tensor, kind: str) -> Tensor:
 
 
 class Statistics(Spec):
-    """Mean and deviation of each feature over the training split, by which the network's input is normalised."""
+    """Mean and deviation of each feature over the training split, by which the network's input is normalised.
 
-    mean: dict[str, float]
-    std: dict[str, float]
+    One number for a picture, whose bands keep their balance; one a row for `summary`, whose rows run from 1e-4 to 2e4.
+    """
+
+    mean: dict[str, tuple[float, ...]]
+    std: dict[str, tuple[float, ...]]
     n_windows: int
 
     @classmethod
-    def of(cls, sums: Mapping[str, tuple[float, float, int]], n_windows: int) -> Self:
-        """From (sum, sum of squares, count) of each feature, in float64."""
+    def of(cls, sums: Mapping[str, NDArray[np.float64]], n_windows: int) -> Self:
+        """From [3, R]: sums, sums of squares and counts of each feature."""
         mean = {name: total / count for name, (total, _, count) in sums.items()}
         std = {
-            name: max(float(np.sqrt(max(squares / count - mean[name] ** 2, 0.0))), 1e-3)
+            name: np.sqrt(np.maximum(squares / count - mean[name] ** 2, 0.0))
             for name, (_, squares, count) in sums.items()
         }
-        return cls(mean=mean, std=std, n_windows=n_windows)
+        least = {name: np.maximum(1e-3 * np.minimum(1.0, np.abs(mean[name])), 1e-6) for name in sums}
+        return cls(
+            mean={name: tuple(values.tolist()) for name, values in mean.items()},
+            std={name: tuple(np.maximum(std[name], least[name]).tolist()) for name in sums},
+            n_windows=n_windows,
+        )
+
+
+def sums_of(name: str, values: NDArray[np.float16]) -> NDArray[np.float64]:
+    """What `Statistics.of` needs of windows [W, F, L]: [3, 1], or [3, F] where each row is normalised by itself."""
+    wide = values.astype(np.float64)
+    rows = wide.reshape(1, -1) if name in FRAME_FEATURES else wide.swapaxes(0, 1).reshape(wide.shape[1], -1)
+    return np.stack([rows.sum(1), (rows**2).sum(1), np.full(len(rows), rows.shape[1], np.float64)])

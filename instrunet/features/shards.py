@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from instrunet.audio import io
 from instrunet.data.parts import part_path
 from instrunet.errors import DataError
-from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics, Windows
+from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics, Windows, sums_of
 
 KIND = "shards"
 SUMMARY = b"instrunet.summary"
-Sums = dict[str, NDArray[np.float64]]
+Sums = dict[str, NDArray[np.float64]]  # of the training split, see `sums_of`
 COPIED = (
     "clip_id",
     "uri",
@@ -41,9 +41,7 @@ def schema(front: FrontEnd) -> pa.Schema:
 def make_part(clips: Sequence[Mapping[str, Any]], featurizer: Featurizer) -> pa.Table:
     """The rows of one part. A clip that gives no sound gives one row that says why; nothing is dropped."""
     rows: list[dict[str, Any]] = []
-    sums: Sums = {
-        feature.name: np.zeros(3) for feature in featurizer.spec.features
-    }  # training split: sum, squares, count
+    sums = {name: sums_of(name, np.zeros((0, *shape), np.float16)) for name, shape in featurizer.spec.shapes().items()}
     audio_s = 0.0
     for clip in clips:
         made, seconds = _clip_rows(clip, featurizer, sums)
@@ -76,10 +74,10 @@ def statistics_of(folder: Path, n_parts: int) -> Statistics:
         summary = summary_of(part_path(folder, KIND, k))
         n_windows += summary["n_train_windows"]
         for name, values in summary["sums"].items():
-            sums[name] = sums.get(name, np.zeros(3)) + np.array(values)
+            sums[name] = sums.get(name, 0.0) + np.array(values)
     if not n_windows:
         raise DataError("no clip of the training split could be decoded; see errors.parquet, and check data.root")
-    return Statistics.of({name: (v[0], v[1], int(v[2])) for name, v in sums.items()}, n_windows)
+    return Statistics.of(sums, n_windows)
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,8 @@ def _clip_rows(clip: Mapping[str, Any], featurizer: Featurizer, sums: Sums) -> t
     seen = featurizer.fast(sound.wave)
     half = {name: values.astype(np.float16) for name, values in seen.features.items()}
     if clip["split"] == "train":
-        _add(sums, half)
+        for name, values in half.items():
+            sums[name] += sums_of(name, values)
     return _window_rows(base, seen, half), len(sound.wave) / featurizer.spec.sample_rate
 
 
@@ -140,12 +139,6 @@ def _check(sound: io.Sound, sample_rate: int) -> None:
     status, reason = io.verdict(sound, sample_rate)
     if status:
         raise io.DecodeError(status, reason)
-
-
-def _add(sums: Sums, half: dict[str, NDArray[np.float16]]) -> None:
-    for name, values in half.items():
-        wide = values.astype(np.float64)
-        sums[name] += (wide.sum(), (wide**2).sum(), wide.size)
 
 
 def _missing(value: float | None) -> bool:

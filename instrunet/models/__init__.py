@@ -1,10 +1,11 @@
 """The networks: a table of bodies, and the wrapper that every one of them wears.
 
-Shapes: B clips, F bands, L frames, K labels.
+Shapes: B clips, C channels, F bands, L frames, K labels.
 """
 
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -15,35 +16,62 @@ from instrunet.models.picture import Picture
 from instrunet.models.seed_cnn import Iteration11, Iteration11Spec, Task8, Task8Spec
 
 # What `model.name` may be: a new model is one file and one line here (and its spec in the union below).
+# A body is built from (spec, grid, n_labels) and called with (x, share): a picture [B, C, F, L] of its grid (F, L), or
+# numbers [B, F] of its grid (F, 1), and the share [B] of the frames that hold sound, or None where all do.
 MODELS: dict[str, type[nn.Module]] = {"task8": Task8, "iteration11": Iteration11}
 ModelSpec = Annotated[Task8Spec | Iteration11Spec, Field(discriminator="name")]
+NUMBER_MODELS: tuple[str, ...] = ()  # those that read numbers (`summary`); all others look at a picture
+SHARE = "share"  # beside the features of a batch, where its windows differ in length
 
 
 class Network(nn.Module):
-    """Features {name: [B, F, L]} to logits [B, K]: normalised by the training data's statistics, then classified."""
+    """Features {name: [B, F, L]} to logits [B, K]: normalised by the training data's statistics, then classified.
+
+    Several features are stacked along their bands into one picture, or one list of numbers.
+    """
 
     def __init__(self, spec: ModelSpec, front: FrontEnd, statistics: Statistics, n_labels: int) -> None:
         super().__init__()
-        self.feature = _picture_of(spec.name, front)
-        self.mean, self.std = statistics.mean[self.feature], statistics.std[self.feature]
-        self.picture = Picture(spec.picture)
-        self.body = MODELS[spec.name](spec, spec.picture.grid(*front.shapes()[self.feature]), n_labels)
+        self.names = inputs_of(spec, front)
+        for name in self.names:  # not in the state: the bundle's statistics are their home
+            for kind, values in (("mean", statistics.mean[name]), ("std", statistics.std[name])):
+                self.register_buffer(f"{kind}_{name}", torch.tensor(values)[:, None], persistent=False)
+        shapes = [front.shapes()[name] for name in self.names]
+        grid = (sum(n_bands for n_bands, _ in shapes), shapes[0][1])
+        self.picture = None if spec.name in NUMBER_MODELS else Picture(spec.picture)
+        self.body = MODELS[spec.name](spec, spec.picture.grid(*grid) if self.picture else grid, n_labels)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        picture = self.picture((features[self.feature] - self.mean) / self.std)
-        logits: Tensor = self.body(picture)
+        stacked = torch.cat([self._normal(name, features[name]) for name in self.names], 1)
+        x = self.picture(stacked) if self.picture else stacked.flatten(1)
+        logits: Tensor = self.body(x, features.get(SHARE))
         return logits
 
+    def _normal(self, name: str, values: Tensor) -> Tensor:
+        normal: Tensor = (values - getattr(self, f"mean_{name}")) / getattr(self, f"std_{name}")
+        return normal
 
-def _picture_of(model: str, front: FrontEnd) -> str:
-    """The one feature that a picture network looks at."""
-    names = [feature.name for feature in front.features]
-    if len(names) > 1 or names[0] not in FRAME_FEATURES:
+
+def inputs_of(spec: ModelSpec, front: FrontEnd) -> tuple[str, ...]:
+    """The features a network takes, all of the front end's, or the reason why it cannot."""
+    names = tuple(feature.name for feature in front.features)
+    pictures = [name for name in names if name in FRAME_FEATURES]
+    if spec.name in NUMBER_MODELS and pictures:
         raise ConfigError(
-            f"{model} looks at one picture of a sound; front.features is {', '.join(names)}: "
-            f"set it to one of {', '.join(FRAME_FEATURES)}"
+            f"{spec.name} reads a list of numbers; front.features is {', '.join(names)}: set it to summary"
         )
-    return names[0]
+    if spec.name not in NUMBER_MODELS and len(pictures) < len(names):
+        raise ConfigError(
+            f"{spec.name} looks at a picture of a sound; front.features is {', '.join(names)}: "
+            f"set it to one or more of {', '.join(FRAME_FEATURES)}"
+        )
+    frames = {name: front.shapes()[name][1] for name in names}
+    if len(set(frames.values())) > 1:
+        said = ", ".join(f"{name} {n}" for name, n in frames.items())
+        raise ConfigError(
+            f"stacked features need the same number of frames a window, got {said}: give them one hop_length"
+        )
+    return names
 
 
 def n_parameters(network: nn.Module) -> int:

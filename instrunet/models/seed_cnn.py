@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from instrunet.config import Spec
 from instrunet.errors import ConfigError
+from instrunet.models.blocks import mean_over_picture
 from instrunet.models.picture import PictureSpec
 
 
@@ -39,7 +40,8 @@ class Task8(nn.Module):
             nn.Flatten(), nn.Linear(flat, 128), nn.ReLU(), nn.Dropout(spec.dropout), nn.Linear(128, n_labels)
         )
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, picture: Tensor, share: Tensor | None = None) -> Tensor:
+        """`share` is not used: the dense layer has a weight for every place of the picture."""
         logits: Tensor = self.head(self.blocks(picture))
         return logits
 
@@ -65,8 +67,8 @@ class Iteration11(nn.Module):
         )
         self.head = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, n_labels))
 
-    def forward(self, picture: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.blocks(picture).mean((2, 3)))
+    def forward(self, picture: Tensor, share: Tensor | None = None) -> Tensor:
+        logits: Tensor = self.head(mean_over_picture(self.blocks(picture), share))
         return logits
 
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from instrunet.augment.specaugment import mask
 from instrunet.errors import JobError
+from instrunet.features import FRAME_FEATURES
 from instrunet.features.featurizer import Statistics
 from instrunet.losses import Loss
 from instrunet.training.feed import Batch, Feed
@@ -62,7 +63,10 @@ class Stepper:
         """`part` is this worker's rows over an equal share: DDP's mean of gradients then weighs all rows alike."""
         features = batch.features
         if spec.specaugment:
-            features = {n: mask(v, batch.draws, spec.specaugment, statistics.mean[n]) for n, v in features.items()}
+            features = {
+                n: mask(v, batch.draws, spec.specaugment, statistics.mean[n][0]) if n in FRAME_FEATURES else v
+                for n, v in features.items()
+            }
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             logits = self.network(features)
         loss = self.loss(logits.float(), batch.targets, self.weights)

@@ -7,7 +7,7 @@ from making import FRONT, RATE, tone
 from numpy.typing import NDArray
 
 from instrunet.errors import ConfigError
-from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics
+from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics, sums_of
 from instrunet.features.logmel import LogMelSpec
 
 DB = 10 / np.log(10)
@@ -117,13 +117,15 @@ def test_a_feature_may_stand_once() -> None:
 def test_statistics_are_numpys() -> None:
     rng = np.random.default_rng(2)
     halves = [rng.normal(-5, 3, (n, 16, 16)) for n in (4, 9, 1)]
-    sums = {"logmel": tuple(sum(f(h) for h in halves) for f in (np.sum, lambda h: np.sum(h**2), np.size))}
     whole = np.concatenate(halves)
-    found = Statistics.of(sums, 14)
-    assert found.mean["logmel"] == pytest.approx(whole.mean(), rel=1e-12)
-    assert found.std["logmel"] == pytest.approx(whole.std(), rel=1e-9)
+    found = Statistics.of({name: sum(sums_of(name, h) for h in halves) for name in ("logmel", "summary")}, 14)
+    assert found.mean["logmel"] == pytest.approx([whole.mean()], rel=1e-12)
+    assert found.std["logmel"] == pytest.approx([whole.std()], rel=1e-9)
+    assert found.mean["summary"] == pytest.approx(whole.mean((0, 2)), rel=1e-12)
+    assert found.std["summary"] == pytest.approx(whole.std((0, 2)), rel=1e-9)
     assert found.n_windows == 14
 
 
 def test_statistics_of_a_constant_do_not_divide_by_zero() -> None:
-    assert Statistics.of({"logmel": (-30.0, 90.0, 10)}, 1).std["logmel"] == 1e-3
+    found = Statistics.of({"logmel": sums_of("logmel", np.full((1, 5, 2), -3.0))}, 1)
+    assert found.std["logmel"] == (1e-3,)

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from instrunet.data.synth import SynthSpec, render_clip
 from instrunet.errors import ConfigError
+from instrunet.experiment import Experiment
 from instrunet.features import FEATURES, FRAME_FEATURES, shards
 from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics
 from instrunet.features.summary import ROWS, Summary, SummarySpec, names
 from instrunet.models import Network
 from instrunet.models.picture import PictureSpec
-from instrunet.models.seed_cnn import Task8Spec
+from instrunet.models.seed_cnn import Iteration11Spec, Task8Spec
 
 RATE = 22_050
 CLASSES = ("cel", "cla", "flu", "gac", "gel", "org", "pia", "sax", "tru", "vio", "voi")
@@ -155,21 +156,41 @@ def test_features_stand_beside_each_other_in_a_part(front: FrontEnd, tmp_path: P
 @pytest.mark.parametrize("name", FRAME_FEATURES)
 def test_a_network_looks_at_any_frame_feature(name: str) -> None:
     front = FrontEnd.model_validate({"features": [{"name": name}]})
-    statistics = Statistics(mean={name: 0.5}, std={name: 2.0}, n_windows=1)
+    statistics = Statistics(mean={name: (0.5,)}, std={name: (2.0,)}, n_windows=1)
     network = Network(Task8Spec(picture=PictureSpec(size=16, colour=False)), front, statistics, 3).eval()
     assert network({name: torch.zeros(2, *front.shapes()[name])}).shape == (2, 3)
 
 
-@pytest.mark.parametrize("features", [("summary",), ("logmel", "hpss"), ("summary", "logmel")])
+@pytest.mark.parametrize("features", [("summary",), ("summary", "logmel")])
 def test_a_picture_network_refuses_the_rest(features: tuple[str, ...]) -> None:
     front = FrontEnd.model_validate({"features": [{"name": name} for name in features]})
-    statistics = Statistics(mean=dict.fromkeys(features, 0.0), std=dict.fromkeys(features, 1.0), n_windows=1)
+    statistics = Statistics(mean=dict.fromkeys(features, (0.0,)), std=dict.fromkeys(features, (1.0,)), n_windows=1)
     with pytest.raises(ConfigError) as error:
         Network(Task8Spec(), front, statistics, 3)
     assert str(error.value) == (
-        f"task8 looks at one picture of a sound; front.features is {', '.join(features)}: "
-        "set it to one of logmel, cqt, chroma, hpss"
+        f"task8 looks at a picture of a sound; front.features is {', '.join(features)}: "
+        "set it to one or more of logmel, cqt, chroma, hpss"
     )
+
+
+def test_stacked_features_are_one_picture_each_normalised_by_its_own() -> None:
+    front = FrontEnd.model_validate({"features": [{"name": "logmel"}, {"name": "chroma"}]})
+    statistics = Statistics(
+        mean={"logmel": (-5.0,), "chroma": (0.5,)}, std={"logmel": (2.0,), "chroma": (0.25,)}, n_windows=1
+    )
+    network = Network(Iteration11Spec(picture=PictureSpec(size=None, colour=False)), front, statistics, 3).eval()
+    seen: list[torch.Tensor] = []
+    network.body.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    shapes = front.shapes()
+    network({"logmel": torch.full((2, *shapes["logmel"]), -3.0), "chroma": torch.zeros(2, *shapes["chroma"])})
+    assert seen[0].shape == (2, 1, 128 + 12, shapes["logmel"][1])
+    assert (seen[0][:, 0, :128] == 1.0).all() and (seen[0][:, 0, 128:] == -2.0).all()
+
+
+def test_features_of_other_hops_are_no_picture() -> None:
+    tree = {"front": {"features": [{"name": "logmel", "hop_length": 256}, {"name": "hpss"}]}}
+    with pytest.raises(ConfigError, match="same number of frames a window, got logmel 259, hpss 130: give them one"):
+        Experiment.parse(tree, "x.yaml")
 
 
 def test_an_unknown_feature_names_the_nearest() -> None:

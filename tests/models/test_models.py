@@ -16,7 +16,7 @@ from instrunet.models.picture import MAGMA, Picture, PictureSpec, colour_map
 from instrunet.models.seed_cnn import Iteration11, Iteration11Spec, Task8, Task8Spec
 from instrunet.training.optim import TrainSpec, build_optimizer
 
-STATISTICS = Statistics(mean={"logmel": -4.0}, std={"logmel": 2.5}, n_windows=1)
+STATISTICS = Statistics(mean={"logmel": (-4.0,)}, std={"logmel": (2.5,)}, n_windows=1)
 GREY, COLOUR = PictureSpec(size=None, colour=False), PictureSpec(size=16, colour=True)
 SMALL_ITERATION11 = Iteration11Spec(picture=GREY)
 
@@ -117,10 +117,24 @@ def test_spatial_dropout_drops_whole_maps() -> None:
 @pytest.mark.parametrize("spec", [SMALL, SMALL_ITERATION11])
 def test_the_network_normalises(spec: ModelSpec) -> None:
     net, plain = network(spec).eval(), network(spec).eval()
-    plain.mean, plain.std = 0.0, 1.0
+    plain.mean_logmel.fill_(0.0)
+    plain.std_logmel.fill_(1.0)
     raw = features(4)["logmel"]
     torch.testing.assert_close(net({"logmel": raw}), plain({"logmel": (raw + 4.0) / 2.5}))
     assert not torch.allclose(net({"logmel": raw}), plain({"logmel": raw}))
+
+
+def test_frames_without_sound_do_not_count() -> None:
+    net = network(SMALL_ITERATION11, FRONT.model_copy(update={"window_s": 2.0})).eval()
+    shape = FRONT.model_copy(update={"window_s": 2.0}).shapes()["logmel"]
+    whole = features(2, shape=shape)["logmel"]
+    share = torch.tensor([0.5, 1.0])
+    other = whole.clone()
+    other[0, :, 48:] = 9.0  # the half is 32 of 63 frames; convolutions of 2 pixels at 1/8 reach a little further
+    got, changed = (net({"logmel": x, "share": share}) for x in (whole, other))
+    torch.testing.assert_close(got[0], changed[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(got[1], net({"logmel": whole[1:]})[0], rtol=0, atol=1e-5)
+    assert (net({"logmel": other})[0] - net({"logmel": whole})[0]).abs().max() > 1e-3
 
 
 def test_the_l2_penalty_is_that_of_the_loss() -> None:
