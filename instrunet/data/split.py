@@ -19,15 +19,29 @@ ORDERS = 20  # where clips have several labels, classes compete for groups, and 
 
 
 class SplitSpec(Spec):
+    """Shares of the clips. With `folds`, the test split is fold number `fold` (from 0) of so many instead."""
+
     val: float = Field(0.15, gt=0, lt=1)
-    test: float = Field(0.15, gt=0, lt=1)
+    test: float = Field(0.15, ge=0, lt=1)  # 0: nothing is tested here, another corpus or the folds are the judge
     seed: int = 0
+    folds: int | None = Field(None, ge=2)
+    fold: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> Self:
         if self.val + self.test >= 1:
             raise ValueError(f"val + test must leave something to train on; got {self.val:g} + {self.test:g}")
+        if self.fold >= (self.folds or 1):
+            raise ValueError(f"fold counts from 0 to folds - 1; got fold={self.fold} and folds={self.folds}")
         return self
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of the parts that groups are dealt to; a fold's test groups are dealt already."""
+        if self.folds:
+            return {"train": (1 - self.val) * (1 - 1 / self.folds), "val": self.val * (1 - 1 / self.folds)}
+        shares = {"train": 1 - self.val - self.test, "test": self.test, "val": self.val}
+        return {part: share for part, share in shares.items() if share}
 
 
 def assign(frame: pd.DataFrame, spec: SplitSpec) -> tuple[pd.DataFrame, list[str]]:
@@ -40,8 +54,18 @@ def assign(frame: pd.DataFrame, spec: SplitSpec) -> tuple[pd.DataFrame, list[str
     ours = frame[frame["group"].map(fixed) != "official"]
     counts = _label_counts(ours)
     _check_classes(counts, fixed)
+    if spec.folds:
+        fixed |= _test_fold(counts, fixed, spec.folds, spec)
     chosen = _by_group(counts, fixed, spec)
-    return frame.assign(split=frame["group"].map(fixed | chosen)), _notes(counts, chosen)
+    return frame.assign(split=frame["group"].map(fixed | chosen)), _notes(counts, chosen, tuple(spec.shares))
+
+
+def _test_fold(counts: dict[str, Counter[str]], fixed: dict[str, str], k: int, spec: SplitSpec) -> dict[str, str]:
+    if set(counts) & set(fixed):
+        raise DataError("the corpus states its own splits, which folds would cross; unset split.folds")
+    _check_folds(counts, k)
+    fold_of = _folds(counts, k, np.random.default_rng(spec.seed))
+    return {group: "test" for group, n in fold_of.items() if n == spec.fold}
 
 
 def folds(frame: pd.DataFrame, k: int, seed: int = 0) -> tuple[list[pd.DataFrame], list[str]]:
@@ -49,10 +73,7 @@ def folds(frame: pd.DataFrame, k: int, seed: int = 0) -> tuple[list[pd.DataFrame
     clip, is tested once. A stated `official` stays. Returns the notes a user should read, as `assign` does."""
     ours = frame[frame["split"] != "official"]
     counts = _label_counts(ours)
-    if not 2 <= k <= len(counts):
-        raise DataError(
-            f"expected 2 to {len(counts)} folds, as there are {len(counts)} groups; got {k}; choose fewer folds"
-        )
+    _check_folds(counts, k)
     fold_of = _folds(counts, k, np.random.default_rng(seed))
     number = ours["group"].map(fold_of)
     made = [
@@ -66,6 +87,13 @@ def folds(frame: pd.DataFrame, k: int, seed: int = 0) -> tuple[list[pd.DataFrame
     few = [f"{label} ({len(groups)})" for label, groups in sorted(_groups_of(counts).items()) if len(groups) < k]
     notes = [f"{', '.join(few)}: fewer groups than the {k} folds, so some folds test none of it"] if few else []
     return made, notes
+
+
+def _check_folds(counts: dict[str, Counter[str]], k: int) -> None:
+    if not 2 <= k <= len(counts):
+        raise DataError(
+            f"expected 2 to {len(counts)} folds, as there are {len(counts)} groups; got {k}; choose fewer folds"
+        )
 
 
 def check_no_group_on_both_sides(frame: pd.DataFrame) -> None:
@@ -89,9 +117,9 @@ def _check_classes(counts: dict[str, Counter[str]], fixed: dict[str, str]) -> No
         )
 
 
-def _notes(counts: dict[str, Counter[str]], chosen: dict[str, str]) -> list[str]:
+def _notes(counts: dict[str, Counter[str]], chosen: dict[str, str], parts: tuple[str, ...]) -> list[str]:
     words = {"train": "training", "test": "test", "val": "validation"}
-    absent = _absent(counts, chosen)
+    absent = _absent(counts, chosen, parts)
     return [
         f"{', '.join(label for label, where in absent if where == part)}: none in {words[part]}, for want of groups"
         for part in PARTS
@@ -101,20 +129,19 @@ def _notes(counts: dict[str, Counter[str]], chosen: dict[str, str]) -> list[str]
 
 def _by_group(counts: dict[str, Counter[str]], fixed: dict[str, str], spec: SplitSpec) -> dict[str, str]:
     """The part of every group: first one of each class everywhere, then what brings the parts to their shares."""
-    rng = np.random.default_rng(spec.seed)
+    rng, shares = np.random.default_rng(spec.seed), spec.shares
     for _ in range(ORDERS):
         order = [str(group) for group in rng.permutation(sorted(counts))]
-        chosen = _one_each(counts, order, fixed)
-        if not _absent(counts, chosen):
+        chosen = _one_each(counts, order, fixed, tuple(shares))
+        if not _absent(counts, chosen, tuple(shares)):
             break
-    shares = {"train": 1 - spec.val - spec.test, "test": spec.test, "val": spec.val}
     total: Counter[str] = sum(counts.values(), Counter())
-    have = {part: sum((counts[g] for g, p in chosen.items() if p == part), Counter[str]()) for part in PARTS}
+    have = {part: sum((counts[g] for g, p in chosen.items() if p == part), Counter[str]()) for part in shares}
     for group in sorted(order, key=lambda g: -counts[g].total()):  # large ones first: small ones even the rest out
         if group in chosen:
             continue
-        want = {part: _need(counts[group], have[part], total, shares[part]) for part in PARTS}
-        chosen[group] = max(PARTS, key=lambda part: want[part])
+        want = {part: _need(counts[group], have[part], total, shares[part]) for part in shares}
+        chosen[group] = max(shares, key=lambda part: want[part])
         have[chosen[group]] += counts[group]
     return chosen
 
@@ -135,12 +162,14 @@ def _folds(counts: dict[str, Counter[str]], k: int, rng: np.random.Generator) ->
     return chosen
 
 
-def _one_each(counts: dict[str, Counter[str]], order: list[str], fixed: dict[str, str]) -> dict[str, str]:
+def _one_each(
+    counts: dict[str, Counter[str]], order: list[str], fixed: dict[str, str], parts: tuple[str, ...]
+) -> dict[str, str]:
     """One group of every class in each part while it has groups to give, rarest class first; small ones go to test."""
     chosen = {group: part for group, part in fixed.items() if group in counts}
     groups_of = _groups_of({group: counts[group] for group in order})
     for label in sorted(groups_of, key=lambda name: (len(groups_of[name]), name)):
-        for part in PARTS:
+        for part in parts:
             mine = [g for g in groups_of[label] if g not in chosen]
             if any(chosen.get(g) == part for g in groups_of[label]) or not mine:
                 continue
@@ -149,10 +178,10 @@ def _one_each(counts: dict[str, Counter[str]], order: list[str], fixed: dict[str
     return chosen
 
 
-def _absent(counts: dict[str, Counter[str]], chosen: dict[str, str]) -> list[tuple[str, str]]:
+def _absent(counts: dict[str, Counter[str]], chosen: dict[str, str], parts: tuple[str, ...]) -> list[tuple[str, str]]:
     """The (class, part) pairs without a group; groups not chosen yet could still bring one, but rarely do."""
     there = {(label, chosen[group]) for group in chosen for label in counts[group]}
-    return [(label, part) for label in sorted(_groups_of(counts)) for part in PARTS if (label, part) not in there]
+    return [(label, part) for label in sorted(_groups_of(counts)) for part in parts if (label, part) not in there]
 
 
 def _groups_of(counts: dict[str, Counter[str]]) -> dict[str, list[str]]:

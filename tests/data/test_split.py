@@ -228,3 +228,25 @@ def test_folds_follow_the_seed_and_leave_the_official_alone() -> None:
     assert first["split"].iloc[-1] == "official"
     (other, *_), _ = folds(frame, 4, seed=1)
     assert (other["split"] != first["split"]).any()
+
+
+def test_each_fold_of_the_configuration_is_tested_once() -> None:
+    frame = single(8)
+    tested: list[str] = []
+    for fold in range(4):
+        got, _ = assign(frame, SplitSpec(folds=4, fold=fold, val=0.2))
+        sides = {part: set(rows["group"]) for part, rows in got.groupby("split")}
+        assert set(sides) == {"train", "val", "test"}
+        assert not (sides["train"] & sides["val"] or sides["train"] & sides["test"] or sides["val"] & sides["test"])
+        tested += sides["test"]
+    assert sorted(tested) == sorted(set(frame["group"]))
+
+
+def test_without_a_test_share_nothing_is_held_back_for_it() -> None:
+    got, notes = assign(single(8), SplitSpec(test=0))
+    assert set(got["split"]) == {"train", "val"} and notes == []
+
+
+def test_a_fold_beyond_the_last_is_refused() -> None:
+    with pytest.raises(ConfigError, match="fold counts from 0 to folds - 1; got fold=4 and folds=4"):
+        SplitSpec.parse({"folds": 4, "fold": 4}, "x.yaml")
