@@ -1,0 +1,76 @@
+"""Intervals: the figures in them are those of the metrics, they cover the truth, and groups are what is drawn."""
+
+import numpy as np
+import pytest
+
+from instrunet.errors import DataError
+from instrunet.metrics import intervals, multi, single
+from instrunet.metrics.intervals import MULTI, SINGLE, Interval
+
+
+def clips(
+    seed: int, n_groups: int = 20, per_group: int = 10, spread: float = 0.2
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Clips of three classes; each group has its own chance to be right, 0.6 on average."""
+    rng = np.random.default_rng(seed)
+    chance = np.clip(rng.normal(0.6, spread, n_groups), 0, 1).repeat(per_group)
+    y_true = rng.integers(0, 3, n_groups * per_group)
+    right = rng.random(len(y_true)) < chance
+    y_pred = np.where(right, y_true, (y_true + rng.integers(1, 3, len(y_true))) % 3)
+    return y_true, y_pred, [f"g{k}" for k in np.arange(n_groups).repeat(per_group)]
+
+
+def test_the_figures_are_those_of_the_metrics() -> None:
+    y_true, y_pred, _ = clips(0)
+    y_true[y_true == 2] = 1  # a class that is only predicted
+    want = single.evaluate(y_true, np.eye(3)[y_pred], ["a", "b", "c"])
+    counts = np.array(want["confusion"], float)[None]
+    assert {name: figure(counts)[0] for name, figure in SINGLE.items()} == pytest.approx({n: want[n] for n in SINGLE})
+
+
+def test_the_figures_of_several_labels_are_those_of_the_metrics() -> None:
+    rng = np.random.default_rng(1)
+    y_true, scores = rng.random((40, 5)) < 0.3, rng.random((40, 5))
+    want = multi.evaluate(y_true, scores, list("abcde"), np.full(5, 0.5))
+    counts = intervals._hits(y_true, scores >= 0.5).sum(0)[None]
+    assert {name: figure(counts)[0] for name, figure in MULTI.items()} == pytest.approx({n: want[n] for n in MULTI})
+    found = intervals.of_multi(y_true, scores >= 0.5, [str(k // 4) for k in range(40)])
+    for name in MULTI:
+        assert found[name].low < want[name] < found[name].high and found[name].n_groups == 10
+
+
+def test_ninety_five_of_a_hundred_intervals_hold_the_truth() -> None:
+    found = [intervals.of_single(*clips(seed), 3, seed)["accuracy"] for seed in range(200)]
+    assert 0.90 <= np.mean([i.low <= 0.6 <= i.high for i in found]) <= 0.98
+
+
+def test_drawing_clips_would_be_too_narrow() -> None:
+    y_true, y_pred, groups = clips(3, spread=0.4)
+    by_group = intervals.of_single(y_true, y_pred, groups, 3)["accuracy"]
+    by_clip = intervals.of_single(y_true, y_pred, [str(k) for k in range(len(groups))], 3)["accuracy"]
+    assert by_group.high - by_group.low > 1.5 * (by_clip.high - by_clip.low)
+
+
+def test_a_difference_on_the_same_clips_is_sharper_than_two_intervals() -> None:
+    y_true, a, groups = clips(4, spread=0.3)
+    b = a.copy()
+    b[::8] = y_true[::8]  # an eighth of the clips made right
+    value, gap = intervals.difference(y_true, a, b, groups, 3)["accuracy"]
+    assert value == pytest.approx(np.mean(b == y_true) - np.mean(a == y_true)) and 0 < gap.low < value < gap.high
+    alone = intervals.of_single(y_true, a, groups, 3)["accuracy"]
+    assert gap.high - gap.low < 0.7 * (alone.high - alone.low)
+
+
+def test_one_group_says_nothing() -> None:
+    found = intervals.of_single(np.array([0, 1]), np.array([0, 1]), ["a", "a"], 2)
+    assert found["accuracy"] == Interval(0.0, 1.0, 1)
+
+
+def test_the_seed_decides() -> None:
+    y_true, y_pred, groups = clips(5)
+    assert intervals.of_single(y_true, y_pred, groups, 3, 1) == intervals.of_single(y_true, y_pred, groups, 3, 1)
+
+
+def test_groups_must_be_those_of_the_clips() -> None:
+    with pytest.raises(DataError, match="expected a group for each clip, got 1 for 2 clips"):
+        intervals.of_single(np.array([0, 1]), np.array([0, 1]), ["a"], 2)
