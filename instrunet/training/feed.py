@@ -1,29 +1,33 @@
-"""Features to batches: one permutation of the epoch for all workers, of which each takes its rows.
+"""Features to batches: one order of the epoch for all workers, of which each takes its rows.
 
 Shapes: N windows, B rows of one worker's batch, K labels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from instrunet.augment.specaugment import SpecAugmentSpec, draw
 from instrunet.errors import DataError
 from instrunet.features.shards import Features
+from instrunet.training import augment
+from instrunet.training.optim import TrainSpec
 
 
 @dataclass(frozen=True)
 class Batch:
     features: dict[str, Tensor]  # each [B, F, L], half precision until it is on the device
     targets: Tensor  # [B, K], 0 or 1
-    draws: Tensor  # [B, n_draws] random numbers for SpecAugment, or [B, 0]
+    draws: dict[str, Tensor]  # {effect: [B, n_draws]}, random numbers
+    number: int = 0  # in its epoch
 
     def to(self, device: torch.device) -> "Batch":
         features = {name: value.to(device).float() for name, value in self.features.items()}
-        return Batch(features, self.targets.to(device), self.draws.to(device))
+        draws = {name: value.to(device) for name, value in self.draws.items()}
+        return Batch(features, self.targets.to(device), draws, self.number)
 
 
 class Feed:
@@ -34,35 +38,34 @@ class Feed:
             raise DataError(f"the {split} split holds no clip that could be decoded; see errors.parquet")
         self.values = {name: torch.from_numpy(array) for name, array in features.values.items()}
         self.targets = targets_of(features.clips["labels"], labels)
-        self.clip_ids = features.clips["clip_id"]
+        self.clip_ids, self.uris = features.clips["clip_id"], features.clips["uri"]
         self.n = len(features)
 
     def n_batches(self, batch_size: int) -> int:
         return -(-self.n // batch_size)
 
-    def epoch(
-        self, seed: int, epoch: int, batch_size: int, share: tuple[int, int], augment: SpecAugmentSpec | None
-    ) -> Iterator[Batch]:
+    def epoch(self, spec: TrainSpec, epoch: int, share: tuple[int, int]) -> Iterator[Batch]:
         """This worker's rows of each shuffled batch; the last is filled up from the start: all workers step alike."""
         rank, world = share
-        order = np.random.default_rng([seed, epoch, 1]).permutation(self.n)
-        order = np.resize(order, self.n_batches(batch_size) * batch_size)
-        draws = draw(augment, seed, epoch, self.n) if augment else np.zeros((self.n, 0), np.float32)
-        for at in range(0, len(order), batch_size):
-            yield self._take(order[at : at + batch_size][rank::world], draws)
+        rng = np.random.default_rng([spec.seed, epoch, 1])
+        order = balanced(self.targets, rng) if spec.sampling == "balanced" else rng.permutation(self.n)
+        order = np.resize(order, (self.n_batches(spec.batch_size), spec.batch_size))
+        draws = augment.draw(spec, epoch, self.n)
+        for number, rows in enumerate(order):
+            yield self._take(rows[rank::world], draws, number)
 
-    def rows(self, batch_size: int, share: tuple[int, int]) -> Iterator[tuple[np.ndarray, Batch]]:
+    def rows(self, batch_size: int, share: tuple[int, int]) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         """This worker's part of the split in order, for evaluation: each row once, with its numbers."""
         mine = np.arange(self.n)[share[0] :: share[1]]
-        none = np.zeros((self.n, 0), np.float32)
         for at in range(0, len(mine), batch_size):
             index = mine[at : at + batch_size]
-            yield index, self._take(index, none)
+            yield index, self._take(index, {})
 
-    def _take(self, index: np.ndarray, draws: np.ndarray) -> Batch:
+    def _take(self, index: NDArray[np.int64], draws: Mapping[str, NDArray[np.float32]], number: int = 0) -> Batch:
         rows = torch.from_numpy(index)
         features = {name: value[rows] for name, value in self.values.items()}
-        return Batch(features, self.targets[rows], torch.from_numpy(draws[index]))
+        mine = {name: torch.from_numpy(table[index]) for name, table in draws.items()}
+        return Batch(features, self.targets[rows], mine, number)
 
 
 def targets_of(rows: list[list[str]], labels: tuple[str, ...]) -> Tensor:
@@ -76,8 +79,17 @@ def targets_of(rows: list[list[str]], labels: tuple[str, ...]) -> Tensor:
     return targets
 
 
-def class_weights(targets: Tensor) -> Tensor:
-    """Inverse frequency, with mean 1 over the rows; a class without rows gets 0."""
+def balanced(targets: Tensor, rng: np.random.Generator) -> NDArray[np.int64]:
+    """As many rows as there are, of each class as many; a row of several labels stands for its rarest one.
+
+    A class that has fewer rows repeats them all before any comes again, one that has more leaves some out.
+    """
     counts = targets.sum(0)
-    present = counts > 0
-    return torch.where(present, counts.sum() / counts.clamp_min(1) / present.sum(), torch.zeros_like(counts))
+    rarest = torch.where(targets > 0, counts, torch.inf).argmin(1)
+    of_row = torch.where(targets.any(1), rarest, -1).numpy()  # rows without any label are a class too
+    slots = rng.permutation(np.resize(rng.permutation(np.unique(of_row)), len(of_row)))
+    order = np.empty(len(of_row), np.int64)
+    for name in np.unique(slots):
+        mine = slots == name
+        order[mine] = np.resize(rng.permutation(np.flatnonzero(of_row == name)), mine.sum())
+    return order

@@ -2,36 +2,45 @@
 
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
-from scipy.special import expit, softmax
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from instrunet import bundle as bundles
 from instrunet.bundle import BundleSpec
-from instrunet.errors import ConfigError, JobError
+from instrunet.data.parts import read_json, write_json
+from instrunet.errors import ConfigError
 from instrunet.features import shards
-from instrunet.losses import LOSSES
-from instrunet.metrics import multi, single
+from instrunet.losses import build_loss, class_weights
 from instrunet.models import Network
-from instrunet.training.feed import Feed, class_weights
-from instrunet.training.optim import TrainSpec, build_optimizer, build_schedule, half_precision
-from instrunet.training.state import BUNDLE_FOLDER, Progress, load_state, save_state
-from instrunet.training.step import Stepper
+from instrunet.training import guard
+from instrunet.training.augment import Augment
+from instrunet.training.average import Average
+from instrunet.training.feed import Feed
+from instrunet.training.optim import TrainSpec, build_optimizer, build_schedule, half_precision, slow_down
+from instrunet.training.state import (
+    BUNDLE_FOLDER,
+    MISSES_FILE,
+    Progress,
+    Trainee,
+    load_state,
+    save_state,
+    schedule_state,
+)
+from instrunet.training.step import Stepper, share_buffers
+from instrunet.training.validate import SCORES, clip_scores, hear, misclassified
 
 Metrics = dict[str, float]
 Save = Callable[[Path], None]
 Report = Callable[[Metrics, Save], None]
-SCORES = {  # by the kind of the task: what `clip_scores` gives of an epoch
-    "single": ("accuracy", "balanced_accuracy", "macro_f1"),
-    "multi": ("micro_f1", "macro_f1", "lrap"),
-}
 
 
 @dataclass(frozen=True)
@@ -44,10 +53,10 @@ class Job:
 
 
 def fit(job: Job, report: Report, device: torch.device, resume: Path | None = None) -> Progress:
-    """Train to the end, calling `report(metrics, save)` after each epoch on every worker; only one needs to save."""
+    """Train to the end, calling `report(metrics, save)` after each validation on every worker; only one need save."""
     run = _Run(job, device, resume)
     while run.epoch_left():
-        metrics = run.one_epoch()
+        metrics = run.to_next_validation()
         report(metrics, run.save)
     return run.progress
 
@@ -56,113 +65,167 @@ class _Run:
     """One worker's objects."""
 
     def __init__(self, job: Job, device: torch.device, resume: Path | None) -> None:
-        self.job, self.device = job, device
+        self.job, self.spec, self.device = job, job.train, device
         self.share = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         _check(job, self.share[1])
         self.train, self.val = (self._feed(split) for split in ("train", "val"))
         torch.manual_seed(job.train.seed)
-        draft = job.draft
-        self.network = Network(draft.model, draft.front, draft.statistics, len(draft.labels)).to(device)
-        if half_precision(device, job.train.precision):
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = build_optimizer(self.network, job.train, draft.model.l2_dense)
-        self.schedule = build_schedule(self.optimizer, job.train)
+        self.trainee = self._trainee()
         self.progress = Progress()
         self.best: dict[str, torch.Tensor] = {}
+        self.misses: dict[str, Any] = {}
         if resume:
-            self.progress = load_state(resume, self.network, self.optimizer, self.schedule)
+            self.progress = load_state(resume, self.trainee)
             self.best = dict(bundles.Bundle.load(resume / BUNDLE_FOLDER).network.state_dict())
+            self.misses = read_json(resume / MISSES_FILE)
         self.stepper = self._stepper()
 
     def epoch_left(self) -> bool:
-        done, train = self.progress.epoch + 1, self.job.train
-        return done < train.epochs and done - 1 - self.progress.best_epoch < train.early_stop_patience
+        done = self.progress.epoch + 1
+        return done < self.spec.epochs and done - 1 - self.progress.best_epoch < self.spec.early_stop_patience
 
-    def one_epoch(self) -> Metrics:
-        epoch, began = self.progress.epoch + 1, time.perf_counter()
-        seed = (self.job.train.seed * 1_000_003 + epoch) * 1_009 + self.share[0]
-        torch.manual_seed(seed)  # dropout: a resumed epoch draws what the undisturbed one would have drawn
-        trained = self.stepper.train_epoch(self.train, self.job.train, epoch, self.share, self.job.draft.statistics)
-        metrics = {"epoch": float(epoch), "learning_rate": self.optimizer.param_groups[0]["lr"]} | trained
-        metrics |= self._validate()
-        self.schedule.step(metrics["val_loss"])
-        self._advance(epoch, metrics | {"epoch_s": time.perf_counter() - began})
-        return self.progress.history[-1]
+    def to_next_validation(self) -> Metrics:
+        """Train and validate; after a collapse, once more from the last good weights with a tenth of the rate."""
+        while True:
+            before = self._clock()
+            try:
+                return self._attempt()
+            except guard.CollapseError as collapse:
+                self._recover(collapse, before)
 
     def save(self, folder: Path) -> None:
         """A checkpoint: the best bundle so far plus the trainer's state."""
-        network = Network(
-            self.job.draft.model, self.job.draft.front, self.job.draft.statistics, len(self.job.draft.labels)
-        )
+        network = self._network()
         network.load_state_dict(self.best)
-        best = self.progress.history[self.progress.best_epoch]
-        trained = self.job.draft.trained.model_copy(
-            update={
-                "epoch": self.progress.best_epoch,
-                "metrics": {k: v for k, v in best.items() if k.startswith("val_")},
-            }
-        )
+        best = {k: v for k, v in self.progress.best_metrics.items() if k.startswith("val_")}
+        trained = self.job.draft.trained.model_copy(update={"epoch": self.progress.best_epoch, "metrics": best})
         bundles.save(self.job.draft.model_copy(update={"trained": trained}), network, folder / BUNDLE_FOLDER)
-        save_state(folder, self.progress, self.network, self.optimizer, self.schedule)
+        write_json(folder / MISSES_FILE, self.misses)
+        save_state(folder, self.progress, self.trainee)
 
-    def _validate(self) -> Metrics:
-        logits = self.stepper.logits(self.val, self.job.train.batch_size, self.share)
-        if not np.isfinite(logits).all():
-            raise JobError(
-                "the network's answers to the validation split are not finite numbers after this epoch: lower "
-                f"train.learning_rate (now {self.job.train.learning_rate:g}) or set train.precision=fp32"
+    def _attempt(self) -> Metrics:
+        began, first = time.perf_counter(), self.progress.epoch + 1
+        last = min(first + self.spec.val_every_epochs, self.spec.epochs) - 1
+        for epoch in range(first, last + 1):
+            trained = self._train_epoch(epoch)
+        metrics = {"epoch": float(last), "learning_rate": self.trainee.optimizer.param_groups[0]["lr"]} | trained
+        metrics |= {"recoveries": float(self.progress.recoveries)} if self.progress.recoveries else {}
+        return self._validate(last, metrics, began)
+
+    def _train_epoch(self, epoch: int) -> Metrics:
+        seed = (self.spec.seed * 1_000_003 + epoch) * 1_009 + self.share[0]
+        torch.manual_seed(seed)  # dropout: a resumed epoch draws what the undisturbed one would have drawn
+        augment = Augment(self.spec, epoch, self.job.draft.statistics)
+        trained = self.stepper.train_epoch(self.train, self.spec, self.share, augment)
+        if self.trainee.average:
+            share_buffers(self.trainee.average.network)
+        if not np.isfinite(trained["train_loss"]):
+            raise guard.NotFiniteError(
+                f"the training loss is {trained['train_loss']} in epoch {epoch}; expected a finite number"
             )
-        loss = LOSSES[self.job.draft.kind](torch.from_numpy(logits), self.val.targets, None)
-        return {"val_loss": float(loss)} | clip_scores(logits, self.val, self.job.draft)
+        return trained
 
-    def _advance(self, epoch: int, metrics: Metrics) -> None:
-        self.progress.epoch = epoch
-        self.progress.history.append(metrics)
-        value = metrics[self.job.train.monitor] * self.job.train.sign
+    def _validate(self, epoch: int, metrics: Metrics, began: float) -> Metrics:
+        logits = self.stepper.logits(self.trainee.served, self.val, self.spec.batch_size, self.share)
+        if not np.isfinite(logits).all():
+            raise guard.NotFiniteError(
+                "the network's answers to the validation split are not finite numbers after this epoch"
+            )
+        heard = hear(logits, self.val, self.job.draft)
+        # The plain loss of the kind, whatever was trained with: runs can be compared, and it is what calibration lowers
+        loss = float(build_loss(None, self.job.draft.kind)(torch.from_numpy(logits), self.val.targets))
+        metrics |= {"val_loss": loss} | clip_scores(heard) | guard.figures(heard)
+        if self.spec.on_collapse != "ignore":
+            guard.check([*self.progress.history, metrics], heard)
+        if isinstance(self.trainee.schedule, ReduceLROnPlateau):
+            self.trainee.schedule.step(loss)
+        value = metrics[self.spec.monitor] * self.spec.sign
         if value > self.progress.best:
             self.progress.best, self.progress.best_epoch = value, epoch
-            self.best = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+            self.best, self.misses = _copy(self.trainee.served), misclassified(heard, self.val)
+        if self.spec.on_collapse == "recover" and not guard.one_answer(metrics):
+            self.trainee.good = _copy(self.trainee.network)
+        self.progress.epoch = epoch
+        self.progress.history.append(metrics | {"epoch_s": time.perf_counter() - began})
+        return self.progress.history[-1]
+
+    def _clock(self) -> dict[str, Any]:
+        """Where rates and schedule stand, to come back to."""
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.trainee.optimizer.param_groups]
+        return deepcopy({"groups": groups, "schedule": schedule_state(self.trainee.schedule)})
+
+    def _recover(self, collapse: guard.CollapseError, before: dict[str, Any]) -> None:
+        """The optimizer's moments led into the collapse: they begin anew."""
+        if self.spec.on_collapse != "recover" or self.progress.recoveries == self.spec.max_recoveries:
+            raise collapse.failure(self.spec, self.progress.recoveries) from None
+        self.progress.recoveries += 1
+        trainee = self.trainee
+        trainee.network.load_state_dict(trainee.good)
+        if trainee.average:
+            trainee.average.restart()
+        trainee.optimizer.state.clear()
+        for group, settings in zip(trainee.optimizer.param_groups, before["groups"], strict=True):
+            group.update(settings)
+        trainee.schedule.load_state_dict(trainee.schedule.state_dict() | before["schedule"])
+        slow_down(trainee.optimizer, trainee.schedule, 0.1)
+
+    def _trainee(self) -> Trainee:
+        network = self._network().to(self.device)
+        if half_precision(self.device, self.spec.precision):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = build_optimizer(network, self.spec, self.job.draft.model.l2_dense)
+        schedule = build_schedule(optimizer, self.spec, self.spec.epochs * self.train.n_batches(self.spec.batch_size))
+        average = Average(network, self.spec.ema) if self.spec.ema else None
+        good = _copy(network) if self.spec.on_collapse == "recover" else {}
+        return Trainee(network, optimizer, schedule, average, good)
 
     def _stepper(self) -> Stepper:
-        network: nn.Module = self.network
+        network: nn.Module = self.trainee.network
+        if self.spec.compile:
+            network.compile()
         if self.share[1] > 1:
             network = DistributedDataParallel(network, device_ids=[self.device] if self.device.type == "cuda" else None)
-        weights = None
-        if self.job.train.class_weights == "inverse":
-            weights = class_weights(self.train.targets).to(self.device)
-        stepper = Stepper(network, self.optimizer, LOSSES[self.job.draft.kind], weights, self.device)
-        stepper.half = half_precision(self.device, self.job.train.precision)
-        return stepper
+        weights = class_weights(self.train.targets, self.spec.class_weights, self.spec.effective_beta)
+        loss = build_loss(self.spec.loss, self.job.draft.kind, None if weights is None else weights.to(self.device))
+        half = half_precision(self.device, self.spec.precision)
+        return Stepper(network, self.trainee.optimizer, loss, self.device, half, self._after_step)
+
+    def _after_step(self) -> None:
+        if self.trainee.average:
+            self.trainee.average.update()
+        if not isinstance(self.trainee.schedule, ReduceLROnPlateau):
+            self.trainee.schedule.step()
+
+    def _network(self) -> Network:
+        draft = self.job.draft
+        return Network(draft.model, draft.front, draft.statistics, len(draft.labels))
 
     def _feed(self, split: str) -> Feed:
         return Feed(shards.load(self.job.features, self.job.draft.front, split), self.job.draft.labels, split)
 
 
+def _copy(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+
+
 def _check(job: Job, n_workers: int) -> None:
     """What no single spec can know of the others."""
     kind, train = job.draft.kind, job.train
+    build_loss(train.loss, kind)
+    if train.polymix and kind == "single":
+        raise ConfigError(
+            "train.polymix gives a clip several labels, and the task is of kind single; "
+            "choose a task of kind multi (instruments_multi, any_multi) or leave polymix out"
+        )
     measured = ("val_loss", *(f"val_{name}" for name in SCORES[kind]))
     if train.monitor not in measured:
         raise ConfigError(
             f"train.monitor={train.monitor} is not measured in a task of kind {kind}; expected {', '.join(measured)}"
         )
-    if train.batch_size < n_workers:
+    if train.batch_size < n_workers * train.accumulate:
+        parts = f" in {train.accumulate} parts each" if train.accumulate > 1 else ""
         raise ConfigError(
-            f"train.batch_size={train.batch_size} cannot be shared by {n_workers} workers; "
-            f"raise it to {n_workers} or more, or lower cluster.workers"
+            f"train.batch_size={train.batch_size} cannot be shared by {n_workers} workers{parts}; "
+            f"raise it to {n_workers * train.accumulate} or more, or lower "
+            + ("cluster.workers" if train.accumulate == 1 else "cluster.workers or train.accumulate")
         )
-
-
-def clip_scores(logits: NDArray[np.float32], feed: Feed, draft: BundleSpec) -> Metrics:
-    """Validation by clip, not by window: the mean over a clip's windows decides, as it does in service."""
-    scores = softmax(logits, axis=1) if draft.kind == "single" else expit(logits)
-    _, first, clip = np.unique(np.array(feed.clip_ids), return_index=True, return_inverse=True)
-    mean = np.zeros((len(first), scores.shape[1]))
-    np.add.at(mean, clip, scores)
-    mean /= np.bincount(clip)[:, None]
-    targets = feed.targets.numpy()[first]
-    if draft.kind == "single":
-        found = single.evaluate(targets.argmax(1), mean, draft.labels)
-    else:
-        found = multi.evaluate(targets.astype(bool), mean, draft.labels, np.full(len(draft.labels), 0.5))
-    return {f"val_{name}": float(found[name]) for name in SCORES[draft.kind]}

@@ -1,49 +1,120 @@
 """What the trainer may be told, and the optimizer and schedule that follow from it."""
 
-from typing import Any, Literal
+import math
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
-from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from instrunet.augment.batch import MixupSpec, PolymixSpec
 from instrunet.augment.specaugment import SpecAugmentSpec
+from instrunet.augment.spectrogram import CropSpec, RollSpec
 from instrunet.config import Spec
+from instrunet.losses import ClassWeights, LossSpec
 
 Monitor = Literal["val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1", "val_micro_f1", "val_lrap"]
+WARMUP_SHARE = {"cosine": 0.05, "one_cycle": 0.3}
 
 
 class TrainSpec(Spec):
     epochs: int = Field(30, gt=0)
-    batch_size: int = Field(32, gt=0)  # of all workers together, so that a result does not hang on their number
-    learning_rate: float = Field(1e-3, gt=0)
+    batch_size: int = Field(32, gt=0)  # rows of a step, of all workers together: a result does not hang on their number
+    accumulate: int = Field(1, gt=0)  # parts in which each worker takes its rows of a step, so that more fit in memory
     seed: int = Field(0, ge=0, lt=2**32)  # so that seed, epoch and rank together still fit torch's 64 bits
-    class_weights: Literal["none", "inverse"] = "none"
+    sampling: Literal["shuffled", "balanced"] = "shuffled"  # balanced: each class as often as any other in an epoch
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False  # torch.compile: a minute before the first step
+
+    loss: LossSpec | None = None  # None: cross_entropy or bce, by the kind of the task
+    class_weights: ClassWeights = "none"
+    effective_beta: float = Field(0.999, gt=0, lt=1)
+
     specaugment: SpecAugmentSpec | None = SpecAugmentSpec()
+    roll: RollSpec | None = None
+    crop: CropSpec | None = None
+    polymix: PolymixSpec | None = None
+    mixup: MixupSpec | None = None
+
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)  # of matrices and kernels, not of biases and norms
+    momentum: float = Field(0.9, ge=0, lt=1)  # of sgd
+    clip_norm: float | None = Field(None, gt=0)  # of all gradients together
+    ema: float | None = Field(None, gt=0, lt=1)  # decay of a mean of the weights that is validated and kept instead
+    schedule: Literal["plateau", "cosine", "one_cycle", "constant"] = "plateau"
+    warmup_share: float | None = Field(None, ge=0, lt=1)  # of all steps; None: 0.05 of cosine, 0.3 of one_cycle
     plateau_factor: float = Field(0.5, gt=0, lt=1)
     plateau_patience: int = Field(3, ge=0)
-    early_stop_patience: int = Field(10, gt=0)
+
+    val_every_epochs: int = Field(1, gt=0)  # validation, report and checkpoint
+    early_stop_patience: int = Field(10, gt=0)  # epochs
     monitor: Monitor = "val_loss"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    on_collapse: Literal["stop", "recover", "ignore"] = "stop"
+    max_recoveries: int = Field(3, ge=0)
 
     @property
     def sign(self) -> int:
         """By which the monitored figure is multiplied so that larger is better."""
         return -1 if self.monitor == "val_loss" else 1
 
+    @model_validator(mode="after")
+    def _warmup_leaves_something(self) -> Self:
+        if self.warmup_share is not None and self.schedule not in WARMUP_SHARE:
+            raise ValueError(
+                f"warmup_share belongs to the schedules {' and '.join(WARMUP_SHARE)}; got schedule={self.schedule}: "
+                "leave it out or change the schedule"
+            )
+        return self
+
 
 def build_optimizer(network: nn.Module, spec: TrainSpec, l2_dense: float) -> Optimizer:
-    """Adam. An L2 penalty c * w^2 in the loss (as the seeds state it) is a decay of 2c in Adam's gradient."""
+    """An L2 penalty c * w^2 in the loss (as the seeds state it) is a decay of 2c in the gradient; AdamW's is apart."""
     dense = [m.weight for m in network.modules() if isinstance(m, nn.Linear)]
     ids = {id(p) for p in dense}
     rest = [p for p in network.parameters() if id(p) not in ids]
-    groups: list[dict[str, Any]] = [{"params": rest}, {"params": dense, "weight_decay": 2 * l2_dense}]
-    return Adam(groups, lr=spec.learning_rate)
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": spec.weight_decay},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": dense, "weight_decay": spec.weight_decay + 2 * l2_dense},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if spec.optimizer == "sgd":
+        return SGD(groups, lr=spec.learning_rate, momentum=spec.momentum)
+    return (AdamW if spec.optimizer == "adamw" else Adam)(groups, lr=spec.learning_rate)
 
 
-def build_schedule(optimizer: Optimizer, spec: TrainSpec) -> ReduceLROnPlateau:
-    return ReduceLROnPlateau(optimizer, factor=spec.plateau_factor, patience=spec.plateau_patience)
+def build_schedule(optimizer: Optimizer, spec: TrainSpec, steps: int) -> LRScheduler:
+    """Of a whole run of so many steps. Each is stepped after each step, but for `plateau`: after a validation."""
+    warmup = spec.warmup_share if spec.warmup_share is not None else WARMUP_SHARE.get(spec.schedule, 0.0)
+    match spec.schedule:
+        case "plateau":
+            return ReduceLROnPlateau(optimizer, factor=spec.plateau_factor, patience=spec.plateau_patience)
+        case "one_cycle":
+            # 0.3 of a few steps may be less than one, by which torch divides
+            share = min(max(warmup, 2 / steps), 1.0)
+            return OneCycleLR(optimizer, spec.learning_rate, total_steps=steps + 1, pct_start=share)
+        case "cosine":
+            return LambdaLR(optimizer, lambda step: _cosine(step, steps, round(warmup * steps)))
+        case "constant":
+            return LambdaLR(optimizer, lambda step: 1.0)
+
+
+def _cosine(step: int, steps: int, warmup: int) -> float:
+    """Up in a line, down by half a wave to nothing after the last step."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+
+def slow_down(optimizer: Optimizer, schedule: LRScheduler, factor: float) -> None:
+    """Every rate that an optimizer and its schedule remember, times a factor."""
+    for group in optimizer.param_groups:
+        group.update({key: group[key] * factor for key in ("lr", "initial_lr", "max_lr", "min_lr") if key in group})
+    if hasattr(schedule, "base_lrs"):
+        schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
 
 
 def half_precision(device: torch.device, precision: str) -> bool:

@@ -1,8 +1,9 @@
 """The trainer's state on disk: tensors in safetensors, everything else in JSON; nothing is pickled.
 
 CHECKPOINT/bundle/              the best epoch so far, ready to use
+CHECKPOINT/misclassified.json   its worst mistakes on the validation split
 CHECKPOINT/state.json           epoch, best, history, schedule, optimizer settings
-CHECKPOINT/state.safetensors    the latest weights and the optimizer's moments
+CHECKPOINT/state.safetensors    the latest weights, their mean, the optimizer's moments, the last good weights
 """
 
 from dataclasses import dataclass, field
@@ -13,12 +14,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
 from instrunet.config import canonical_json
 from instrunet.data.parts import read_json
+from instrunet.training.average import Average
 
 STATE_FILE, TENSORS_FILE, BUNDLE_FOLDER = "state.json", "state.safetensors", "bundle"
+MISSES_FILE = "misclassified.json"
 
 
 @dataclass
@@ -28,36 +31,69 @@ class Progress:
     epoch: int = -1
     best: float = float("-inf")
     best_epoch: int = -1
+    recoveries: int = 0  # from collapses
     history: list[dict[str, float]] = field(default_factory=list)
 
+    @property
+    def best_metrics(self) -> dict[str, float]:
+        return next(metrics for metrics in self.history if metrics["epoch"] == self.best_epoch)
 
-def save_state(
-    folder: Path, progress: Progress, network: nn.Module, optimizer: Optimizer, schedule: ReduceLROnPlateau
-) -> None:
-    state = optimizer.state_dict()
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+
+@dataclass
+class Trainee:
+    """All that changes from step to step. `good` are the weights to go back to after a collapse, if that is wanted."""
+
+    network: nn.Module
+    optimizer: Optimizer
+    schedule: LRScheduler
+    average: Average | None
+    good: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def served(self) -> nn.Module:
+        """What is validated and kept: the mean of the weights where there is one."""
+        return self.average.network if self.average else self.network
+
+
+def save_state(folder: Path, progress: Progress, trainee: Trainee) -> None:
+    state = trainee.optimizer.state_dict()
+    tensors = {f"network.{name}": value for name, value in trainee.network.state_dict().items()}
+    tensors |= {f"good.{name}": value for name, value in trainee.good.items()}
+    if trainee.average:
+        tensors |= {f"average.{name}": value for name, value in trainee.average.network.state_dict().items()}
     for number, moments in state["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+        found = {f"optimizer.{number}.{name}": value for name, value in moments.items() if value is not None}
+        tensors |= {name: torch.as_tensor(value) for name, value in found.items()}
     safetensors.torch.save_file({n: v.detach().cpu().contiguous() for n, v in tensors.items()}, folder / TENSORS_FILE)
     tree = {
         "progress": vars(progress),
         "groups": state["param_groups"],
-        "schedule": {k: v for k, v in schedule.state_dict().items() if isinstance(v, int | float | str | list)},
+        "schedule": schedule_state(trainee.schedule),
+        "averaged": trainee.average.n if trainee.average else 0,
     }
     (folder / STATE_FILE).write_text(canonical_json(_finite(tree)), encoding="utf-8")
 
 
-def load_state(folder: Path, network: nn.Module, optimizer: Optimizer, schedule: ReduceLROnPlateau) -> Progress:
+def load_state(folder: Path, trainee: Trainee) -> Progress:
     tree = read_json(folder / STATE_FILE)
     tensors = safetensors.torch.load_file(folder / TENSORS_FILE)
-    network.load_state_dict(_under("network.", tensors))
+    trainee.network.load_state_dict(_under("network.", tensors))
+    trainee.good = _under("good.", tensors)
+    if trainee.average:
+        trainee.average.network.load_state_dict(_under("average.", tensors))
+        trainee.average.n = tree["averaged"]
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in _under("optimizer.", tensors).items():
         number, _, moment = name.partition(".")
         moments.setdefault(int(number), {})[moment] = value
-    optimizer.load_state_dict({"state": moments, "param_groups": tree["groups"]})
-    schedule.load_state_dict(schedule.state_dict() | _infinite(tree["schedule"]))
+    trainee.optimizer.load_state_dict({"state": moments, "param_groups": tree["groups"]})
+    trainee.schedule.load_state_dict(trainee.schedule.state_dict() | _infinite(tree["schedule"]))
     return Progress(**tree["progress"])
+
+
+def schedule_state(schedule: LRScheduler) -> dict[str, Any]:
+    """The part of it that is data."""
+    return {k: v for k, v in schedule.state_dict().items() if isinstance(v, int | float | str | list)}
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

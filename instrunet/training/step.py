@@ -4,81 +4,94 @@ Shapes: B clips, N windows of the split, K labels.
 """
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from instrunet.augment.specaugment import mask
-from instrunet.errors import JobError
-from instrunet.features import FRAME_FEATURES
-from instrunet.features.featurizer import Statistics
 from instrunet.losses import Loss
+from instrunet.training.augment import Augment
 from instrunet.training.feed import Batch, Feed
 from instrunet.training.optim import TrainSpec
 
-Autocast = Callable[[], AbstractContextManager[object]]
 
-
+@dataclass(frozen=True)
 class Stepper:
     """Holds what a step needs. The network may be wrapped for DDP; normalisation and masks run on its device."""
 
-    def __init__(
-        self, network: nn.Module, optimizer: Optimizer, loss: Loss, weights: Tensor | None, device: torch.device
-    ) -> None:
-        self.network, self.optimizer, self.loss = network, optimizer, loss
-        self.weights, self.device = weights, device
-        self.half = False
+    network: nn.Module
+    optimizer: Optimizer
+    loss: Loss
+    device: torch.device
+    half: bool
+    after_step: Callable[[], None]
 
-    def train_epoch(
-        self, feed: Feed, spec: TrainSpec, epoch: int, share: tuple[int, int], statistics: Statistics
-    ) -> dict[str, float]:
-        """One pass over this worker's rows; the mean loss is over all workers."""
+    def train_epoch(self, feed: Feed, spec: TrainSpec, share: tuple[int, int], augment: Augment) -> dict[str, float]:
+        """One pass over this worker's rows; loss and the gradient's norm are means over all workers and steps."""
         self.network.train()
-        total, rows, waited = torch.zeros((), device=self.device), 0, 0.0
+        total, norm, rows, n, waited = self._zero(), self._zero(), 0, 0, 0.0
         began = mark = time.perf_counter()
-        for batch in feed.epoch(spec.seed, epoch, spec.batch_size, share, spec.specaugment):
+        for batch in feed.epoch(spec, augment.epoch, share):
             waited += time.perf_counter() - mark
-            part = len(batch.targets) * share[1] / spec.batch_size
-            loss = self._step(batch.to(self.device), spec, statistics, part)
-            total += loss.detach() * len(batch.targets)
-            rows += len(batch.targets)
+            loss, size = self._step(batch.to(self.device), spec, share[1], augment)
+            total, norm = total + loss, norm + size
+            rows, n = rows + len(batch.targets), n + 1
             mark = time.perf_counter()
-        _share_buffers(self.network)
+        share_buffers(self.network)
         summed = _sum_over_workers(torch.stack([total, torch.tensor(float(rows), device=self.device)]))
         mean, took = float(summed[0] / summed[1]), time.perf_counter() - began
-        if not np.isfinite(mean):
-            raise JobError(
-                f"the training loss is {mean} in epoch {epoch}; expected a finite number: lower train.learning_rate "
-                f"(now {spec.learning_rate:g}) or set train.precision=fp32"
-            )
-        return {"train_loss": mean, "clips_per_s": float(summed[1]) / took, "wait_share": waited / took}
+        return {
+            "train_loss": mean,
+            "gradient_norm": float(norm) / n,
+            "clips_per_s": float(summed[1]) / took,
+            "wait_share": waited / took,
+        }
 
-    def _step(self, batch: Batch, spec: TrainSpec, statistics: Statistics, part: float) -> Tensor:
-        """`part` is this worker's rows over an equal share: DDP's mean of gradients then weighs all rows alike."""
-        features = batch.features
-        if spec.specaugment:
-            features = {
-                n: mask(v, batch.draws, spec.specaugment, statistics.mean[n][0]) if n in FRAME_FEATURES else v
-                for n, v in features.items()
-            }
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            logits = self.network(features)
-        loss = self.loss(logits.float(), batch.targets, self.weights)
+    def _step(self, batch: Batch, spec: TrainSpec, world: int, augment: Augment) -> tuple[Tensor, Tensor]:
+        """The loss, summed over the rows, and the norm of the gradient before it is clipped.
+
+        A part is weighed by its rows over an equal share: DDP's mean of gradients then weighs all rows alike.
+        """
+        features, targets = augment(batch.features, batch.targets, batch.draws, batch.number)
         self.optimizer.zero_grad(set_to_none=True)
-        (loss * part).backward()
+        total = self._zero()
+        for context, part in self._parts(len(targets), spec.accumulate):
+            with context:
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                    logits = self.network({name: value[part] for name, value in features.items()})
+                loss = self.loss(logits.float(), targets[part])
+                (loss * (len(logits) * world / spec.batch_size)).backward()
+                total += loss.detach() * len(logits)
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if spec.clip_norm:
+            nn.utils.clip_grads_with_norm_(self.network.parameters(), spec.clip_norm, norm)
         self.optimizer.step()
-        return loss
+        self.after_step()
+        return total, norm
+
+    def _parts(self, n: int, n_parts: int) -> Iterator[tuple[AbstractContextManager[Any], slice]]:
+        """The rows of a batch in parts; DDP's workers exchange gradients in the last one only."""
+        edges = [n * k // n_parts for k in range(n_parts + 1)]
+        for k in range(n_parts):
+            waits = k + 1 < n_parts and isinstance(self.network, DistributedDataParallel)
+            context = self.network.no_sync() if waits else nullcontext()  # type: ignore[operator]
+            yield context, slice(edges[k], edges[k + 1])
 
     @torch.inference_mode()
-    def logits(self, feed: Feed, batch_size: int, share: tuple[int, int]) -> NDArray[np.float32]:
-        """Logits [N, K] of the whole split on every worker, each having computed its rows."""
-        network = getattr(self.network, "module", self.network)  # DDP's own forward would wait for the other workers
+    def logits(self, network: nn.Module, feed: Feed, batch_size: int, share: tuple[int, int]) -> NDArray[np.float32]:
+        """Logits [N, K] of the whole split on every worker, each having computed its rows.
+
+        Not of the network of the steps: DDP's own forward would wait for the other workers.
+        """
         network.eval()
         index, found = [], []
         for rows, batch in feed.rows(batch_size, share):
@@ -86,12 +99,15 @@ class Stepper:
                 found.append(network(batch.to(self.device).features).float().cpu().numpy())
             index.append(rows)
         out = np.zeros((feed.n, feed.targets.shape[1]), np.float32)
-        for rows, values in _gather([(rows, values) for rows, values in zip(index, found, strict=True)]):
+        for rows, values in _gather(list(zip(index, found, strict=True))):
             out[rows] = values
         return out
 
+    def _zero(self) -> Tensor:
+        return torch.zeros((), device=self.device)
 
-def _share_buffers(network: nn.Module) -> None:
+
+def share_buffers(network: nn.Module) -> None:
     """DDP evens out batch norm's running means before a step only: after the last one, each worker has its own."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         for buffer in network.buffers():

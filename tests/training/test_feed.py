@@ -1,16 +1,16 @@
 """Batches: who gets which row when, and what targets, weights and losses are made of them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import log_loss
-from sklearn.utils.class_weight import compute_class_weight
 
 from instrunet.augment.specaugment import SpecAugmentSpec, draw
 from instrunet.errors import DataError
 from instrunet.features.shards import Features
-from instrunet.losses import LOSSES
-from instrunet.training.feed import Batch, Feed, class_weights, targets_of
+from instrunet.training.feed import Batch, Feed, balanced, targets_of
+from instrunet.training.optim import TrainSpec
 
 LABELS = ("a", "b", "c")
 WORLDS = [1, 2, 3, 4]
@@ -21,8 +21,13 @@ BATCH = 8
 def feed(n: int) -> Feed:
     """Row k holds the value k, so that a row can be told by its features."""
     values = np.broadcast_to(np.arange(n, dtype=np.float16)[:, None, None], (n, 2, 3)).copy()
-    clips = {"clip_id": [f"clip {k}" for k in range(n)], "labels": [[LABELS[k % 3]] for k in range(n)]}
+    names = [f"clip {k}" for k in range(n)]
+    clips = {"clip_id": names, "uri": names, "labels": [[LABELS[k % 3]] for k in range(n)]}
     return Feed(Features({"logmel": values}, clips), LABELS, "train")
+
+
+def plan(**other: Any) -> TrainSpec:
+    return TrainSpec.model_validate({"batch_size": BATCH, "specaugment": None} | other)
 
 
 def rows(batch: Batch) -> list[int]:
@@ -30,7 +35,7 @@ def rows(batch: Batch) -> list[int]:
 
 
 def batches(n: int, world: int, rank: int, epoch: int = 0, seed: int = 0) -> list[list[int]]:
-    return [rows(b) for b in feed(n).epoch(seed, epoch, BATCH, (rank, world), None)]
+    return [rows(b) for b in feed(n).epoch(plan(seed=seed), epoch, (rank, world))]
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -67,17 +72,17 @@ def test_draws_and_targets_travel_with_their_row(world: int) -> None:
     spec = SpecAugmentSpec()
     table = draw(spec, 5, 2, 23)
     for rank in range(world):
-        for batch in feed(23).epoch(5, 2, BATCH, (rank, world), spec):
-            np.testing.assert_array_equal(batch.draws.numpy(), table[rows(batch)])
+        for batch in feed(23).epoch(plan(seed=5, specaugment=spec), 2, (rank, world)):
+            np.testing.assert_array_equal(batch.draws["specaugment"].numpy(), table[rows(batch)])
             assert batch.targets.argmax(1).tolist() == [row % 3 for row in rows(batch)]
 
 
 def test_without_augmentation_there_are_no_draws() -> None:
-    assert next(feed(3).epoch(0, 0, BATCH, (0, 1), None)).draws.shape == (BATCH, 0)
+    assert next(feed(3).epoch(plan(), 0, (0, 1))).draws == {}
 
 
 def test_a_batch_is_half_precision_until_it_is_on_its_device() -> None:
-    batch = next(feed(3).epoch(0, 0, BATCH, (0, 1), None))
+    batch = next(feed(3).epoch(plan(), 0, (0, 1)))
     assert batch.features["logmel"].dtype == torch.float16
     moved = batch.to(torch.device("cpu"))
     assert moved.features["logmel"].dtype == torch.float32 and rows(moved) == rows(batch)
@@ -95,7 +100,7 @@ def test_for_evaluation_each_row_once_with_its_number(n: int, world: int) -> Non
 
 
 def test_an_empty_split_is_refused() -> None:
-    nothing = Features({"logmel": np.zeros((0, 2, 3), np.float16)}, {"clip_id": [], "labels": []})
+    nothing = Features({"logmel": np.zeros((0, 2, 3), np.float16)}, {"clip_id": [], "uri": [], "labels": []})
     with pytest.raises(DataError, match="the val split holds no clip that could be decoded; see errors.parquet"):
         Feed(nothing, LABELS, "val")
 
@@ -110,38 +115,34 @@ def test_an_unknown_label_is_refused() -> None:
         targets_of([["a"], ["flute"]], LABELS)
 
 
-def test_class_weights_are_scikit_learns_balanced_ones() -> None:
-    y = np.array([0] * 7 + [1] * 2 + [2] * 11)
-    found = class_weights(torch.eye(3)[y])
-    want = compute_class_weight("balanced", classes=np.arange(3), y=y)
-    np.testing.assert_allclose(found.numpy(), want, rtol=1e-6)
-    assert float(found[y].mean()) == pytest.approx(1.0)
+def uneven(seed: int, epoch: int, share: tuple[int, int] = (0, 1)) -> list[list[int]]:
+    """Rows of the batches of an epoch of 40, 6 and 2 rows of classes 0, 1 and 2."""
+    y = [0] * 40 + [1] * 6 + [2] * 2
+    values = np.broadcast_to(np.arange(48, dtype=np.float16)[:, None, None], (48, 2, 3)).copy()
+    names = [str(k) for k in range(48)]
+    clips = {"clip_id": names, "uri": names, "labels": [[LABELS[k]] for k in y]}
+    one = Feed(Features({"logmel": values}, clips), LABELS, "train")
+    return [rows(batch) for batch in one.epoch(plan(seed=seed, sampling="balanced"), epoch, share)]
 
 
-def test_a_class_without_rows_weighs_nothing_and_moves_no_other() -> None:
-    y = torch.tensor([0, 0, 2])
-    assert class_weights(torch.eye(3)[y])[1] == 0
-    torch.testing.assert_close(class_weights(torch.eye(3)[y])[[0, 2]], class_weights(torch.eye(2)[y // 2]))
+def test_balanced_sampling_takes_each_class_alike() -> None:
+    taken = [row for batch in uneven(0, 0) for row in batch]
+    y = np.digitize(taken, [40, 46])
+    assert np.bincount(y).tolist() == [16, 16, 16]
+    for low, high, least in ((0, 40, 1), (40, 46, 2), (46, 48, 8)):  # 16 of 40 once; 16 of 6: 2 or 3 times; of 2: 8
+        times = [taken.count(row) for row in range(low, high) if row in taken]
+        assert min(times) >= least and max(times) - min(times) <= 1
 
 
-@pytest.mark.parametrize("weights", [None, [1.0, 2.0, 0.5]])
-def test_single_loss_is_scikit_learns(weights: list[float] | None) -> None:
-    rng = np.random.default_rng(0)
-    logits, y = rng.normal(size=(20, 3)), np.concatenate([np.arange(3), rng.integers(0, 3, 17)])
-    scores = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    found = LOSSES["single"](
-        torch.tensor(logits), torch.eye(3)[y], None if not weights else torch.tensor(weights).double()
-    )
-    of_rows = None if not weights else np.array(weights)[y]
-    assert float(found) == pytest.approx(log_loss(y, scores, sample_weight=of_rows), rel=1e-6)
+def test_balanced_sampling_depends_on_seed_and_epoch_alone() -> None:
+    whole = uneven(3, 1)
+    assert whole == uneven(3, 1) and whole != uneven(3, 2) and whole != uneven(4, 1)
+    three = [uneven(3, 1, (rank, 3)) for rank in range(3)]
+    for step, batch in enumerate(whole):
+        assert sorted(batch) == sorted(row for mine in three for row in mine[step])
 
 
-@pytest.mark.parametrize("weights", [None, [1.0, 2.0, 0.5]])
-def test_multi_loss_is_the_mean_over_labels(weights: list[float] | None) -> None:
-    rng = np.random.default_rng(1)
-    logits, y = rng.normal(size=(20, 3)), rng.integers(0, 2, (20, 3))
-    each = [log_loss(y[:, k], 1 / (1 + np.exp(-logits[:, k])), labels=[0, 1]) for k in range(3)]
-    found = LOSSES["multi"](
-        torch.tensor(logits), torch.tensor(y).double(), None if not weights else torch.tensor(weights).double()
-    )
-    assert float(found) == pytest.approx(np.mean(np.array(each) * (weights or 1.0)), rel=1e-6)
+def test_a_row_of_several_labels_stands_for_its_rarest() -> None:
+    targets = torch.tensor([[1.0, 0, 0]] * 6 + [[1.0, 1, 0]] * 2 + [[0.0, 0, 0]])
+    order = balanced(targets, np.random.default_rng(0))
+    assert np.bincount(np.digitize(order, [6, 8])).tolist() == [3, 3, 3]

@@ -23,10 +23,11 @@ from instrunet.models import ModelSpec
 from instrunet.models.picture import PictureSpec
 from instrunet.models.seed_cnn import Iteration11Spec, Task8Spec
 from instrunet.training.feed import Feed
-from instrunet.training.fit import Job, Metrics, Save, clip_scores, fit
+from instrunet.training.fit import Job, Metrics, Save, fit
 from instrunet.training.optim import TrainSpec
 from instrunet.training.state import BUNDLE_FOLDER as BUNDLE
-from instrunet.training.state import STATE_FILE, TENSORS_FILE, Progress
+from instrunet.training.state import MISSES_FILE, STATE_FILE, TENSORS_FILE, Progress
+from instrunet.training.validate import clip_scores, hear
 
 CPU = torch.device("cpu")
 CLOCK = {"clips_per_s", "wait_share", "epoch_s"}
@@ -105,7 +106,7 @@ def test_epochs_are_reported_with_their_figures(tones: Path) -> None:
     progress = fit(job(tones), lambda metrics, _: seen.append(metrics), CPU)
     assert seen == progress.history and [m["epoch"] for m in seen] == [0, 1, 2]
     assert set(seen[0]) == CLOCK | {
-        *("epoch", "learning_rate", "train_loss", "val_loss"),
+        *("epoch", "learning_rate", "train_loss", "val_loss", "gradient_norm", "answers", "spread"),
         *("val_accuracy", "val_balanced_accuracy", "val_macro_f1"),
     }
     assert all(0 <= m["wait_share"] <= 1 and m["clips_per_s"] > 0 for m in seen)
@@ -141,18 +142,35 @@ def test_another_seed_gives_other_weights(tones: Path, tmp_path: Path) -> None:
 
 
 # A learning rate that is too high makes the loss rise after some epochs, and the schedule step down
-HIGH = {"learning_rate": 0.1, "plateau_patience": 0, "epochs": 8}
+HIGH = {"learning_rate": 0.1, "plateau_patience": 0, "epochs": 8, "on_collapse": "ignore"}
+CYCLE = {"optimizer": "adamw", "weight_decay": 0.01, "schedule": "one_cycle", "ema": 0.99, "clip_norm": 1.0}
+WAVE = {"optimizer": "sgd", "learning_rate": 0.01, "schedule": "cosine", "weight_decay": 1e-4}
+MIXED = {
+    "mixup": {},
+    "roll": {},
+    "crop": {},
+    "sampling": "balanced",
+    "loss": {"name": "cross_entropy", "smoothing": 0.1},
+}
+RESCUED = {"optimizer": "sgd", "learning_rate": 50.0, "on_collapse": "recover", "max_recoveries": 9, "ema": 0.9}
 RESUMED: dict[str, tuple[ModelSpec, dict[str, Any]]] = {
     "task8": (SMALL, {"epochs": 4}),
     "iteration11": (ITERATION11, {"epochs": 4}),
     "bf16": (ITERATION11, {"epochs": 4, "precision": "bf16"}),
     "plateau": (SMALL, HIGH),
+    "cycle": (ITERATION11, CYCLE | {"epochs": 4}),
+    "wave": (SMALL, WAVE | {"epochs": 5, "val_every_epochs": 2}),
+    "mixed": (SMALL, MIXED | {"epochs": 4, "accumulate": 3}),
+    "rescued": (NO_DROPOUT, RESCUED | {"epochs": 5}),
 }
 
 
 @pytest.mark.parametrize(
     ("case", "stop_after"),
-    [("task8", 0), ("task8", 2), ("iteration11", 1), ("bf16", 1), ("plateau", 1), ("plateau", 5), ("plateau", 6)],
+    [
+        *(("task8", 0), ("task8", 2), ("iteration11", 1), ("bf16", 1), ("plateau", 1), ("plateau", 5), ("plateau", 6)),
+        *(("cycle", 0), ("cycle", 2), ("wave", 1), ("wave", 3), ("mixed", 1), ("rescued", 0), ("rescued", 2)),
+    ],
 )
 def test_a_resumed_run_is_the_undisturbed_one(tones: Path, tmp_path: Path, case: str, stop_after: int) -> None:
     model, other = RESUMED[case]
@@ -166,11 +184,13 @@ def test_a_resumed_run_is_the_undisturbed_one(tones: Path, tmp_path: Path, case:
     assert not (tmp_path / "rest" / f"epoch-{stop_after}").exists()
     assert history_of(resumed) == history_of(undisturbed) == untimed(progress.history)
     assert tensors(resumed) == tensors(undisturbed)
-    for name in ("bundle.json", "weights.safetensors"):
-        assert (resumed / BUNDLE / name).read_bytes() == (undisturbed / BUNDLE / name).read_bytes()
+    for name in (f"{BUNDLE}/bundle.json", f"{BUNDLE}/weights.safetensors", MISSES_FILE):
+        assert (resumed / name).read_bytes() == (undisturbed / name).read_bytes()
     if case == "plateau":
         rates = [metrics["learning_rate"] for metrics in progress.history]
         assert rates[0] == rates[1] and rates[5] < rates[4]  # it fell before the later stops, after the first
+    if case == "rescued":
+        assert progress.history[-1]["recoveries"] > 0
 
 
 def test_a_finished_run_is_not_trained_further(tones: Path, tmp_path: Path) -> None:
@@ -185,7 +205,8 @@ def test_the_learning_rate_falls_when_the_loss_does_not(tones: Path) -> None:
 
 
 def test_training_stops_early(tones: Path, tmp_path: Path) -> None:
-    progress = run(job(tones, learning_rate=0.1, epochs=50, early_stop_patience=2, monitor="val_accuracy"), tmp_path)
+    high = HIGH | {"epochs": 50, "early_stop_patience": 2, "monitor": "val_accuracy"}
+    progress = run(job(tones, **high), tmp_path)
     assert len(progress.history) < 50
     assert len(progress.history) == progress.best_epoch + 1 + 2
 
@@ -284,7 +305,7 @@ def test_windows_of_a_clip_vote_together(tmp_path: Path) -> None:
         logits[first + 1 : first + 3] = np.log(
             [0.4 if k == right else 0.6 if k == (right + 1) % 3 else 0.001 for k in range(3)]
         )
-    assert clip_scores(logits, feed, spec)["val_accuracy"] == 1.0
+    assert clip_scores(hear(logits, feed, spec))["val_accuracy"] == 1.0
     assert (logits.argmax(1) == feed.targets.argmax(1).numpy()).mean() == pytest.approx(1 / 3)
 
 
@@ -303,7 +324,7 @@ def opcodes(content: bytes) -> bool:
 def test_a_checkpoint_holds_no_pickle(tones: Path, tmp_path: Path) -> None:
     run(job(tones, epochs=1), tmp_path)
     files = {str(p.relative_to(tmp_path / "epoch-0")) for p in (tmp_path / "epoch-0").rglob("*") if p.is_file()}
-    assert files == {STATE_FILE, TENSORS_FILE, f"{BUNDLE}/bundle.json", f"{BUNDLE}/weights.safetensors"}
+    assert files == {STATE_FILE, TENSORS_FILE, MISSES_FILE, f"{BUNDLE}/bundle.json", f"{BUNDLE}/weights.safetensors"}
     for name in files:
         content = (tmp_path / "epoch-0" / name).read_bytes()
         assert b"PK\x03\x04" not in content[:4] and b"ctorch" not in content and not opcodes(content), name
