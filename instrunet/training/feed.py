@@ -8,11 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from instrunet.augment.specaugment import SpecAugmentSpec, draw
 from instrunet.errors import DataError
-from instrunet.features.shards import Features
+from instrunet.features.shards import Features, alike
+from instrunet.models import SHARE
+
+POOL = 8  # batches that are sorted together: rows of one length meet others still, as a class may have one length
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Feed:
         self.targets = targets_of(features.clips["labels"], labels)
         self.clip_ids = features.clips["clip_id"]
         self.n = len(features)
+        self.frames = features.frames
 
     def n_batches(self, batch_size: int) -> int:
         return -(-self.n // batch_size)
@@ -47,22 +52,43 @@ class Feed:
         rank, world = share
         order = np.random.default_rng([seed, epoch, 1]).permutation(self.n)
         order = np.resize(order, self.n_batches(batch_size) * batch_size)
+        if self.frames is not None:
+            order = by_length(order, self.frames, batch_size, seed, epoch)
         draws = draw(augment, seed, epoch, self.n) if augment else np.zeros((self.n, 0), np.float32)
         for at in range(0, len(order), batch_size):
-            yield self._take(order[at : at + batch_size][rank::world], draws)
+            whole = order[at : at + batch_size]
+            yield self._take(whole[rank::world], draws, self._longest(whole))
 
     def rows(self, batch_size: int, share: tuple[int, int]) -> Iterator[tuple[np.ndarray, Batch]]:
         """This worker's part of the split in order, for evaluation: each row once, with its numbers."""
         mine = np.arange(self.n)[share[0] :: share[1]]
         none = np.zeros((self.n, 0), np.float32)
-        for at in range(0, len(mine), batch_size):
-            index = mine[at : at + batch_size]
-            yield index, self._take(index, none)
+        for place in alike(len(mine), None if self.frames is None else self.frames[mine], batch_size):
+            index = mine[place]
+            yield index, self._take(index, none, self._longest(index))
 
-    def _take(self, index: np.ndarray, draws: np.ndarray) -> Batch:
+    def _longest(self, index: np.ndarray) -> int | None:
+        """Frames of the longest of these windows; None where all have all."""
+        return None if self.frames is None else int(self.frames[index].max())
+
+    def _take(self, index: np.ndarray, draws: np.ndarray, n_frames: int | None) -> Batch:
         rows = torch.from_numpy(index)
-        features = {name: value[rows] for name, value in self.values.items()}
+        features = {name: value[rows][..., :n_frames] for name, value in self.values.items()}
+        if self.frames is not None:
+            features[SHARE] = torch.from_numpy(self.frames[index] / n_frames)
         return Batch(features, self.targets[rows], torch.from_numpy(draws[index]))
+
+
+def by_length(
+    order: np.ndarray, frames: NDArray[np.int64], batch_size: int, seed: int, epoch: int
+) -> NDArray[np.int64]:
+    """Some batches' worth of rows at a time sorted by length, and those batches shuffled: little of one is padding."""
+    rng, pools = np.random.default_rng([seed, epoch, 2]), []
+    for at in range(0, len(order), POOL * batch_size):
+        pool = order[at : at + POOL * batch_size]
+        batches = pool[np.argsort(frames[pool], kind="stable")].reshape(-1, batch_size)
+        pools.append(rng.permutation(batches).reshape(-1))
+    return np.concatenate(pools)
 
 
 def targets_of(rows: list[list[str]], labels: tuple[str, ...]) -> Tensor:
