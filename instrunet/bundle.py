@@ -23,6 +23,7 @@ from instrunet.config import Spec, canonical_json
 from instrunet.data.parts import read_json
 from instrunet.errors import BundleError, ConfigError, DataError
 from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics, Windows
+from instrunet.features.shards import alike
 from instrunet.models import ModelSpec, Network
 
 SPEC_FILE, WEIGHTS_FILE = "bundle.json", "weights.safetensors"
@@ -141,12 +142,16 @@ class Bundle:
             heard.reason,
         )
 
-    def hear(self, sound: io.Sound) -> Heard:
-        """Score the windows of a sound, unless it is silent or too short; of a damaged one, what was kept."""
+    def hear(self, sound: io.Sound, start_s: float = 0.0) -> Heard:
+        """Score the windows of a sound, unless it is silent or too short; of a damaged one, what was kept.
+
+        `start_s` is where it begins in its file: of a later range, `front.long: first` scores nothing.
+        """
         rate = self.spec.front.sample_rate
         status, reason = io.verdict(sound, rate)
         kept = io.verdict(io.Sound(sound.wave), rate)[0] == ""
-        windows = self.featurizer.fast(sound.wave if kept else sound.wave[:0])
+        unheard = not kept or (self.spec.front.long == "first" and start_s > 0)
+        windows = self.featurizer.fast(sound.wave[:0] if unheard else sound.wave)
         return Heard(status, reason, sound.flags, len(sound.wave) / rate, windows.start_s, self.scores(windows))
 
     def scores(self, windows: Windows, batch_size: int = 32) -> NDArray[np.float32]:
@@ -155,13 +160,19 @@ class Bundle:
         return self.predict(features, batch_size)
 
     @torch.inference_mode()
-    def predict(self, features: Mapping[str, Tensor], batch_size: int = 32) -> NDArray[np.float32]:
-        """{name: [W, F, L]} to probabilities [W, K], a batch at a time so that memory does not grow with W."""
+    def predict(
+        self, features: Mapping[str, Tensor], batch_size: int = 32, frames: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """{name: [W, F, L]} to probabilities [W, K], a batch at a time so that memory does not grow with W.
+
+        `frames` [W] is how many of the L frames are a window's own, if not all.
+        """
         n = len(next(iter(features.values())))
         out = np.zeros((n, len(self.spec.labels)), np.float32)
-        for at in range(0, n, batch_size):
-            batch = {name: values[at : at + batch_size].float() for name, values in features.items()}
-            out[at : at + batch_size] = self._activate(self.network(batch)).numpy()
+        for rows in alike(n, frames, batch_size):
+            end = None if frames is None else int(frames[rows[0]])
+            batch = {name: values[rows][..., :end].float() for name, values in features.items()}
+            out[rows] = self._activate(self.network(batch)).numpy()
         return out
 
     def decide(self, scores: NDArray[np.float32]) -> list[str]:

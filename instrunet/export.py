@@ -47,6 +47,11 @@ def require() -> None:
 def to_onnx(bundle: Bundle, folder: Path) -> tuple[Path, float]:
     """Write `folder`/model.onnx; returns it and the largest difference to the bundle on noise of three lengths."""
     require()
+    if bundle.spec.front.length != "fixed":
+        raise ConfigError(
+            "export expects windows of one length, this bundle has front.length=adaptive (each window its own); "
+            "train with front.length=fixed to export"
+        )
     path = write_aside(folder / FILE, lambda aside: _export(bundle, aside))
     difference = parity(bundle, path)
     if difference > TOLERANCE:

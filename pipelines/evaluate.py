@@ -89,7 +89,7 @@ def score(bundle: Bundle, held: Features) -> Scored:
     """Every window scored, a clip's windows averaged."""
     if not len(held):
         raise DataError("no clip of this split gave any sound; see errors.parquet in the features folder")
-    windows = bundle.predict({name: torch.from_numpy(values) for name, values in held.values.items()})
+    windows = bundle.predict({n: torch.from_numpy(v) for n, v in held.values.items()}, frames=held.frames)
     frame = pd.DataFrame({name: held.clips[name] for name in ("clip_id", "uri", "group", "labels", "corpus")})
     clip, first = pd.factorize(frame["clip_id"])[0], ~frame["clip_id"].duplicated()
     mean = np.zeros((int(first.sum()), windows.shape[1]))
@@ -187,7 +187,8 @@ def _examples(held: Features, labels: tuple[str, ...]) -> dict[str, NDArray[np.f
     """One picture a class: its first clip."""
     values = next(iter(held.values.values()))
     first = {names[0]: row for row, names in reversed(list(enumerate(held.clips["labels"])))}
-    return {label: values[first[label]].astype(np.float32) for label in labels if label in first}
+    own = [None] * len(values) if held.frames is None else held.frames.tolist()
+    return {k: values[first[k]][:, : own[first[k]]].astype(np.float32) for k in labels if k in first}
 
 
 def _record(bundle: Path, target: Target, evaluation: Evaluation, out: Path) -> None:

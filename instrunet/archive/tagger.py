@@ -48,7 +48,7 @@ def table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def _scored(unit: dict[str, Any], sound: io.Sound, bundle: Bundle) -> dict[str, Any]:
-    heard = bundle.hear(sound)
+    heard = bundle.hear(sound, unit["start_s"])
     return {
         "stop_s": unit["start_s"] + heard.duration_s if unit["stop_s"] is None else unit["stop_s"],
         "status": heard.status or "tagged",

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from instrunet.augment.spectrogram import only
 from instrunet.config import Spec
+from instrunet.features import SHARE
 
 Mixed = tuple[dict[str, Tensor], Tensor]  # features and targets [B, K]
 # Natural logarithms of power + floor: the only ones in which powers can be added
@@ -58,7 +59,12 @@ def mixup(features: Mapping[str, Tensor], targets: Tensor, spec: MixupSpec, rng:
     partner[order] = np.roll(order, 1)  # one ring: nobody is its own partner unless it is alone
     own = torch.from_numpy(np.resize(weight, n).astype(np.float32)).to(targets.device)
     other = torch.from_numpy(partner).to(targets.device)
-    blend = {name: torch.lerp(value[other], value, own[:, None, None]) for name, value in features.items()}
+    blend = {
+        name: torch.maximum(value, value[other])
+        if name == SHARE
+        else torch.lerp(value[other], value, own[:, None, None])
+        for name, value in features.items()
+    }
     return blend, torch.lerp(targets[other], targets, own[:, None])
 
 
@@ -74,9 +80,12 @@ def polymix(features: Mapping[str, Tensor], targets: Tensor, spec: PolymixSpec, 
         return dict(features), targets
     partners, free = _others(targets, n_partners, rng)
     weights = _weights(free, spec, rng)
-    mixed = {name: _sum(value, partners, weights.log()) for name, value in features.items()}
-    sounding = weights[:, 1:, None] > 0  # [B, P, 1]
-    united = torch.where(sounding, targets[partners], 0).amax(1)
+    mixed = {name: _sum(value, partners, weights.log()) for name, value in features.items() if name != SHARE}
+    sounding = weights[:, 1:] > 0  # [B, P]
+    if SHARE in features:
+        longest = torch.where(sounding, features[SHARE][partners], 0).amax(1)
+        mixed[SHARE] = torch.maximum(features[SHARE], longest)
+    united = torch.where(sounding[:, :, None], targets[partners], 0).amax(1)
     return mixed, torch.maximum(targets, united)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from instrunet.config import Spec
 from instrunet.errors import ConfigError
+from instrunet.features import SHARE
 
 # How many pictures a feature lays above one another; each is moved for itself. On `chroma` the bands are a circle, and
 # `summary` is no picture.
@@ -49,7 +50,8 @@ def roll(features: Mapping[str, Tensor], draws: Tensor, spec: RollSpec, fill: Ma
     """{name: [B, F, L]} with bands moved; `draws` [B, 2] are this batch's rows of the table."""
     only("roll", features, PICTURES)
     share = torch.where(draws[:, 0] < spec.p, (2 * draws[:, 1] - 1) * spec.share, 0.0)
-    return {name: _roll(value, share, PICTURES[name], fill[name]) for name, value in features.items()}
+    moved = {n: _roll(value, share, PICTURES[n], fill[n]) for n, value in features.items() if n != SHARE}
+    return {**features, **moved}
 
 
 def _roll(features: Tensor, share: Tensor, pictures: int, fill: float) -> Tensor:
@@ -65,6 +67,8 @@ def _roll(features: Tensor, share: Tensor, pictures: int, fill: float) -> Tensor
 def crop(features: Mapping[str, Tensor], draws: Tensor, spec: CropSpec) -> dict[str, Tensor]:
     """{name: [B, F, L]} of which a part is stretched to the whole; `draws` [B, 5] are this batch's rows."""
     only("crop", features, PICTURES)
+    if SHARE in features:
+        raise ConfigError("crop works on windows of one length; set front.length=fixed, or train.crop=null")
     whether, *of_time, low, place = draws.unbind(1)
     time = _part(spec.time_share, *of_time)
     frequency = _part(spec.frequency_share, low, place)
@@ -89,7 +93,7 @@ def _zoom(features: Tensor, affine: Tensor, pictures: int) -> Tensor:
 
 def only(effect: str, names: Iterable[str], works: Iterable[str]) -> None:
     """Refuse features on which an effect would mean something else."""
-    if wrong := sorted(set(names) - set(works)):
+    if wrong := sorted(set(names) - set(works) - {SHARE}):
         raise ConfigError(
             f"{effect} works on {', '.join(works)}; got {', '.join(wrong)}: leave it out of front.features or switch "
             f"{effect} off"

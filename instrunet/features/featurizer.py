@@ -26,6 +26,9 @@ class FrontEnd(Spec):
     window_s: float = Field(3.0, gt=0)
     hop_s: float = Field(3.0, gt=0)
     level: Literal["peak", "rms", "none"] = "peak"  # of each window, so that a unit of an archive is treated as a clip
+    length: Literal["fixed", "adaptive"] = "fixed"  # adaptive: a sound shorter than a window keeps its own length
+    min_s: float = Field(0.5, gt=0)  # adaptive: a sound shorter than this is padded to it with silence
+    long: Literal["windows", "first"] = "windows"  # of a sound longer than a window: all of its windows, or one
 
     @model_validator(mode="after")
     def _one_sample_rate(self) -> Self:
@@ -35,6 +38,12 @@ class FrontEnd(Spec):
         names = [feature.name for feature in self.features]
         if len(set(names)) < len(names):
             raise ValueError(f"each feature may stand once; got {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_minimum_is_no_more_than_a_window(self) -> Self:
+        if self.length == "adaptive" and self.min_s > self.window_s:
+            raise ValueError(f"min_s must be at most window_s, the maximum; got {self.min_s:g} and {self.window_s:g}")
         return self
 
     @property
@@ -49,14 +58,22 @@ class FrontEnd(Spec):
     def hop(self) -> int:
         return round(self.hop_s * self.sample_rate)
 
-    def shapes(self) -> dict[str, tuple[int, int]]:
-        """(F, L) of each feature of one window."""
-        return {feature.name: feature.shape(self.window) for feature in self.features}
+    @property
+    def least(self) -> int:
+        """Samples of the shortest window."""
+        return round(self.min_s * self.sample_rate) if self.length == "adaptive" else self.window
+
+    def shapes(self, n_samples: int | None = None) -> dict[str, tuple[int, int]]:
+        """(F, L) of each feature of one window, if nothing else is said of the longest."""
+        return {feature.name: feature.shape(n_samples or self.window) for feature in self.features}
 
 
 @dataclass(frozen=True)
 class Windows:
-    """`features[name]` is [W, F, L]; `quiet` [W] marks windows without sound."""
+    """`features[name]` is [W, F, L] at the windows' own length, one for all: only a sound of one window has a shorter.
+
+    `quiet` [W] marks windows without sound.
+    """
 
     start_s: list[float]
     features: dict[str, NDArray[np.float32]]
@@ -79,12 +96,17 @@ class Featurizer(nn.Module):
 
     def fast(self, wave: NDArray[np.float32]) -> Windows:
         """A sound of any length, already at `spec.sample_rate`, to all of its windows."""
-        begins, cut = windows.cut(wave, self.spec.window, self.spec.hop)
+        own = min(self.spec.window, max(1, len(wave))) if self.spec.length == "adaptive" else self.spec.window
+        begins, cut = windows.cut(wave, own, self.spec.hop)
+        if self.spec.long == "first":
+            begins, cut = begins[:1], cut[:1]
         return self.fast_windows(cut, [begin / self.spec.sample_rate for begin in begins])
 
     def fast_windows(self, cut: NDArray[np.float32], start_s: list[float] | None = None) -> Windows:
-        """Windows [W, N] that are already cut."""
+        """Windows [W, N] that are already cut. Their level is that of the sound, without what fills up a short one."""
         level = _level(torch.from_numpy(cut), self.spec.level).numpy()
+        if cut.shape[1] < self.spec.least:
+            level = np.pad(level, ((0, 0), (0, self.spec.least - cut.shape[1])))
         features = {
             name: np.stack([fast(row) for row in level]) if len(level) else self._none(name)
             for name, fast in self._fast.items()

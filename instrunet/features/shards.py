@@ -4,7 +4,7 @@ Shapes: N windows, F bands, L frames.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from instrunet.audio import io
 from instrunet.data.parts import part_path
 from instrunet.errors import DataError
+from instrunet.features import FRAME_FEATURES
 from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics, Windows, sums_of
 
 KIND = "shards"
@@ -82,10 +83,15 @@ def statistics_of(folder: Path, n_parts: int) -> Statistics:
 
 @dataclass(frozen=True)
 class Features:
-    """All windows of one split in memory: `values[name]` is [N, F, L] in half precision."""
+    """All windows of one split in memory: `values[name]` is [N, F, L] in half precision.
+
+    `frames` [N] is how many of the L frames are a window's own, or None where all are. What stands in the others does
+    not matter: the network fills them.
+    """
 
     values: dict[str, NDArray[np.float16]]
     clips: dict[str, list[Any]]  # clip_id, uri, labels, group, split, start_s: N of each
+    frames: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.clips["clip_id"])
@@ -95,18 +101,30 @@ def load(folder: Path, front: FrontEnd, split: str) -> Features:
     paths = sorted((folder / KIND).glob("part-*.parquet"))
     tables = [pq.read_table(path, filters=[("split", "=", split), ("status", "=", "ok")]) for path in paths]
     table = pa.concat_tables(tables) if tables else schema(front).empty_table()
-    values = {name: _stack(table[name], shape) for name, shape in front.shapes().items()}
-    return Features(values, {name: table[name].to_pylist() for name in (*COPIED, "start_s")})
+    stacked = {name: _stack(table[name], shape) for name, shape in front.shapes().items()}
+    values = {name: found for name, (found, _) in stacked.items()}
+    of_frames = [frames for name, (_, frames) in stacked.items() if name in FRAME_FEATURES]
+    frames = of_frames[0] if front.length == "adaptive" and of_frames else None
+    return Features(values, {name: table[name].to_pylist() for name in (*COPIED, "start_s")}, frames)
 
 
-def _stack(column: pa.ChunkedArray, shape: tuple[int, int]) -> NDArray[np.float16]:
-    out = np.empty((len(column), *shape), np.float16)
-    row = 0
-    for chunk in column.chunks:
-        for value in chunk:
-            out[row] = np.frombuffer(value.as_buffer(), np.float16).reshape(shape)
-            row += 1
-    return out
+def alike(n: int, frames: NDArray[np.int64] | None, batch_size: int) -> Iterator[NDArray[np.int64]]:
+    """Row numbers in batches whose windows have one length: no score then depends on what else is in its batch."""
+    lengths = np.zeros(n, np.int64) if frames is None else frames
+    for length in np.unique(lengths):
+        rows = np.flatnonzero(lengths == length)
+        yield from (rows[at : at + batch_size] for at in range(0, len(rows), batch_size))
+
+
+def _stack(column: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    """[N, F, L], and how many frames each row has of its own."""
+    out, frames = np.zeros((len(column), *shape), np.float16), np.zeros(len(column), np.int64)
+    values = (value for chunk in column.chunks for value in chunk)
+    for row, value in enumerate(values):
+        own = np.frombuffer(value.as_buffer(), np.float16).reshape(shape[0], -1)
+        frames[row] = own.shape[1]
+        out[row, :, : own.shape[1]] = own
+    return out, frames
 
 
 def _clip_rows(clip: Mapping[str, Any], featurizer: Featurizer, sums: Sums) -> tuple[list[dict[str, Any]], float]:

@@ -6,12 +6,14 @@ Shapes: B clips, C channels, F bands, L frames, K labels.
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from instrunet.errors import ConfigError
-from instrunet.features import FRAME_FEATURES
+from instrunet.features import FRAME_FEATURES, SHARE
 from instrunet.features.featurizer import FrontEnd, Statistics
+from instrunet.models.blocks import sounding
 from instrunet.models.picture import Picture
 from instrunet.models.seed_cnn import Iteration11, Iteration11Spec, Task8, Task8Spec
 
@@ -20,8 +22,8 @@ from instrunet.models.seed_cnn import Iteration11, Iteration11Spec, Task8, Task8
 # numbers [B, F] of its grid (F, 1), and the share [B] of the frames that hold sound, or None where all do.
 MODELS: dict[str, type[nn.Module]] = {"task8": Task8, "iteration11": Iteration11}
 ModelSpec = Annotated[Task8Spec | Iteration11Spec, Field(discriminator="name")]
+ANY_LENGTH = ("iteration11",)  # those that end in a mean over time; to the others a short window is filled up
 NUMBER_MODELS: tuple[str, ...] = ()  # those that read numbers (`summary`); all others look at a picture
-SHARE = "share"  # beside the features of a batch, where its windows differ in length
 
 
 class Network(nn.Module):
@@ -37,15 +39,32 @@ class Network(nn.Module):
             for kind, values in (("mean", statistics.mean[name]), ("std", statistics.std[name])):
                 self.register_buffer(f"{kind}_{name}", torch.tensor(values)[:, None], persistent=False)
         shapes = [front.shapes()[name] for name in self.names]
-        grid = (sum(n_bands for n_bands, _ in shapes), shapes[0][1])
+        own_grid = spec.name in ANY_LENGTH and spec.picture.size is None
+        self.n_frames = None if own_grid else shapes[0][1]
+        shortest = front.shapes(front.least)[self.names[0]][1]  # is to be enough for the body
+        grid = (sum(n_bands for n_bands, _ in shapes), shortest if own_grid else shapes[0][1])
         self.picture = None if spec.name in NUMBER_MODELS else Picture(spec.picture)
         self.body = MODELS[spec.name](spec, spec.picture.grid(*grid) if self.picture else grid, n_labels)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         stacked = torch.cat([self._normal(name, features[name]) for name in self.names], 1)
-        x = self.picture(stacked) if self.picture else stacked.flatten(1)
-        logits: Tensor = self.body(x, features.get(SHARE))
+        filled, share = self._filled(stacked, features.get(SHARE))
+        x = self.picture(filled) if self.picture else filled.flatten(1)
+        logits: Tensor = self.body(x, share)
         return logits
+
+    def _filled(self, normal: Tensor, share: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Frames that are not a window's own become 0, the training data's mean: here alone, in training and service.
+
+        Where the body needs the whole grid, frames are added up to it.
+        """
+        n_frames = normal.shape[2]
+        if share is not None:
+            normal = normal.masked_fill(~sounding(share, n_frames)[:, None], 0.0)
+        if self.n_frames is not None and n_frames < self.n_frames:
+            share = (normal.new_ones(len(normal)) if share is None else share) * (n_frames / self.n_frames)
+            normal = F.pad(normal, (0, self.n_frames - n_frames))
+        return normal, share
 
     def _normal(self, name: str, values: Tensor) -> Tensor:
         normal: Tensor = (values - getattr(self, f"mean_{name}")) / getattr(self, f"std_{name}")

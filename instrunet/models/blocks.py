@@ -9,7 +9,7 @@ from torch import Tensor
 
 def sounding(share: Tensor, n_frames: int) -> Tensor:
     """[B] shares of a window to [B, W], true where a frame holds sound; the first one always does."""
-    held = (share * n_frames).ceil().clamp_min(1)
+    held = (share * n_frames - 1e-3).ceil().clamp_min(1)  # 37 / 130 times 130 is 37.000004 in single precision
     return torch.arange(n_frames, device=share.device) < held[:, None]
 
 

@@ -78,7 +78,7 @@ def _check_grid(name: str, grid: tuple[int, int], n_blocks: int) -> None:
     if min(grid) < least:
         raise ConfigError(
             f"{name} needs a picture of at least {least} x {least}, got {grid[0]} x {grid[1]} (bands x frames); "
-            f"set model.picture.size={least} or more, or lengthen front.window_s"
+            f"set model.picture.size={least} or more, or lengthen front.window_s (adaptive: front.min_s)"
         )
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instrunet.augment import batch, specaugment, spectrogram
-from instrunet.features import FRAME_FEATURES
+from instrunet.features import FRAME_FEATURES, SHARE
 from instrunet.features.featurizer import Statistics
+from instrunet.models.blocks import sounding
 from instrunet.training.optim import TrainSpec
 
 
@@ -36,12 +37,21 @@ class Augment:
     ) -> batch.Mixed:
         """Features {name: [B, F, L]} and targets [B, K] of batch `number`; `draws` are its rows of the tables."""
         spec, rng = self.spec, batch.batch_generator(self.spec.seed, self.epoch, number)
+        features = self._filled(features) if SHARE in features else features
         if spec.polymix:
             features, targets = batch.polymix(features, targets, spec.polymix, rng)
         features = self._move(features, draws)
         if spec.mixup:
             features, targets = batch.mixup(features, targets, spec.mixup, rng)
         return features, targets
+
+    def _filled(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is not a window's own becomes the mean, as in the network: others are mixed with it here."""
+        found = dict(features)
+        for name in _pictures(features):
+            own = sounding(features[SHARE], features[name].shape[2])[:, None]
+            found[name] = features[name].masked_fill(~own, self.statistics.mean[name][0])
+        return found
 
     def _move(self, features: dict[str, Tensor], draws: dict[str, Tensor]) -> dict[str, Tensor]:
         spec = self.spec

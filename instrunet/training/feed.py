@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instrunet.errors import DataError
-from instrunet.features.shards import Features
+from instrunet.features import SHARE
+from instrunet.features.shards import Features, alike
 from instrunet.training import augment
 from instrunet.training.optim import TrainSpec
+
+POOL = 8  # batches that are sorted together: rows of one length meet others still, as a class may have one length
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Feed:
         self.targets = targets_of(features.clips["labels"], labels)
         self.clip_ids, self.uris = features.clips["clip_id"], features.clips["uri"]
         self.n = len(features)
+        self.frames = features.frames
 
     def n_batches(self, batch_size: int) -> int:
         return -(-self.n // batch_size)
@@ -50,22 +54,42 @@ class Feed:
         rng = np.random.default_rng([spec.seed, epoch, 1])
         order = balanced(self.targets, rng) if spec.sampling == "balanced" else rng.permutation(self.n)
         order = np.resize(order, (self.n_batches(spec.batch_size), spec.batch_size))
+        if self.frames is not None:
+            order = by_length(order, self.frames, rng)
         draws = augment.draw(spec, epoch, self.n)
-        for number, rows in enumerate(order):
-            yield self._take(rows[rank::world], draws, number)
+        for number, whole in enumerate(order):
+            yield self._take(whole[rank::world], draws, number, self._longest(whole))
 
     def rows(self, batch_size: int, share: tuple[int, int]) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         """This worker's part of the split in order, for evaluation: each row once, with its numbers."""
         mine = np.arange(self.n)[share[0] :: share[1]]
-        for at in range(0, len(mine), batch_size):
-            index = mine[at : at + batch_size]
-            yield index, self._take(index, {})
+        for place in alike(len(mine), None if self.frames is None else self.frames[mine], batch_size):
+            index = mine[place]
+            yield index, self._take(index, {}, 0, self._longest(index))
 
-    def _take(self, index: NDArray[np.int64], draws: Mapping[str, NDArray[np.float32]], number: int = 0) -> Batch:
+    def _longest(self, index: NDArray[np.int64]) -> int | None:
+        """Frames of the longest of these windows; None where all have all."""
+        return None if self.frames is None else int(self.frames[index].max())
+
+    def _take(
+        self, index: NDArray[np.int64], draws: Mapping[str, NDArray[np.float32]], number: int, n_frames: int | None
+    ) -> Batch:
         rows = torch.from_numpy(index)
-        features = {name: value[rows] for name, value in self.values.items()}
+        features = {name: value[rows][..., :n_frames] for name, value in self.values.items()}
+        if self.frames is not None and n_frames:
+            features[SHARE] = torch.from_numpy(self.frames[index] / n_frames)
         mine = {name: torch.from_numpy(table[index]) for name, table in draws.items()}
         return Batch(features, self.targets[rows], mine, number)
+
+
+def by_length(order: NDArray[np.int64], frames: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Batches [n, B], some of them at a time sorted by length, and those shuffled: little of a batch is padding."""
+    pools = []
+    for at in range(0, len(order), POOL):
+        pool = order[at : at + POOL]
+        rows = pool.reshape(-1)
+        pools.append(rng.permutation(rows[np.argsort(frames[rows], kind="stable")].reshape(pool.shape)))
+    return np.concatenate(pools)
 
 
 def targets_of(rows: list[list[str]], labels: tuple[str, ...]) -> Tensor:

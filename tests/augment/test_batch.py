@@ -154,3 +154,14 @@ def test_polymix_is_what_the_sum_of_the_sounds_looks_like(level: str, offset_db:
         assert np.median(differ) == pytest.approx(offset_db, abs=0.1)
         if not offset_db:
             assert np.median(np.abs(differ)) < median_db
+
+
+def test_the_longer_of_two_windows_says_how_long_a_mixture_is() -> None:
+    share = torch.tensor([0.25, 0.5, 1.0, 0.75])
+    features = {"logmel": torch.zeros(4, 2, 8), "share": share}
+    targets = torch.eye(4)
+    mixed, _ = mixup(features, targets, MixupSpec(alpha=1.0), batch_generator(0, 0, 0))
+    assert (mixed["share"] >= share).all() and mixed["share"].sum() > share.sum()
+    summed, united = polymix(features, targets, PolymixSpec(p=1.0, partners=1), batch_generator(0, 0, 0))
+    want = (united * share).amax(1)
+    assert torch.equal(summed["share"], want)

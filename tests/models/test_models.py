@@ -175,7 +175,7 @@ def test_a_picture_too_small_for_the_blocks_is_refused(model: type[Task8Spec | I
         network(spec, front)
     assert str(error.value) == (
         f"{spec.name} needs a picture of at least {least} x {least}, got 16 x 6 (bands x frames); "
-        f"set model.picture.size={least} or more, or lengthen front.window_s"
+        f"set model.picture.size={least} or more, or lengthen front.window_s (adaptive: front.min_s)"
     )
     assert network(model(picture=PictureSpec(size=least)), front).eval()(features(1, shape=(16, 6))).shape == (1, 11)
 
