@@ -57,6 +57,13 @@ def test_a_stretch_changes_the_length_and_not_the_pitch(rate: float) -> None:
     assert 0.9 < level < 1.02
 
 
+@pytest.mark.parametrize("before", [0.0, 1e-44])  # 1e-44: a number of three bits, whose ratios are no ratios
+def test_a_stretch_goes_on_after_silence(before: float) -> None:
+    wave = np.concatenate([np.full(RATE, before, np.float32), tone()])
+    out = after(wave, StretchSpec(p=1, rate=(0.8, 0.8)))
+    assert np.std(out[RATE * 2 : RATE * 3]) == pytest.approx(np.std(tone()), rel=0.1)
+
+
 def test_a_stretch_is_librosas() -> None:
     import librosa
 
