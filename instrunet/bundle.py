@@ -36,12 +36,18 @@ class Provenance(Spec):
     manifest: str = ""
     corpus: str = ""
     seed: int = 0
-    audit: str = ""
+    audit: str = ""  # "clean", or "leaky: " and why
     n_clips: dict[str, int] = {}
     group_keys: tuple[str, ...] = ()  # hashed recordings of training and validation
     clip_hashes: tuple[str, ...] = ()  # 16 digits of the sha256 of each of their files
+    sample_hashes: tuple[str, ...] = ()  # and of the hash of the samples of each clip
     epoch: int = 0
     metrics: dict[str, float] = {}
+
+    @property
+    def leaky(self) -> str:
+        """Why its scores flatter it; empty where nothing was found."""
+        return self.audit.removeprefix("leaky: ") if self.audit.startswith("leaky") else ""
 
 
 class BundleSpec(Spec):

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from instrunet.config import Spec, fingerprint, load_tree
+from instrunet.data.audit import AuditSpec
 from instrunet.data.corpora import CorpusSpec, SynthCorpusSpec
 from instrunet.data.split import SplitSpec
 from instrunet.features.featurizer import FrontEnd
@@ -54,6 +55,7 @@ class Experiment(Spec):
     task: str = "any"
     data: CorpusSpec = SynthCorpusSpec()
     split: SplitSpec = SplitSpec()
+    audit: AuditSpec = AuditSpec()
     max_bad_fraction: float = Field(0.05, ge=0, le=1)
     front: FrontEnd = FrontEnd()
     model: ModelSpec = Task8Spec()
@@ -79,9 +81,10 @@ class Experiment(Spec):
 
     def run_fingerprint(self) -> str:
         """Of all that decides the result; where it is written and how it is recorded does not."""
-        tree = self.model_dump(mode="json", exclude={"out", "tracking", "tune"})
+        tree = self.model_dump(mode="json", exclude={"out", "tracking", "tune", "audit"})
         tree["cluster"] = {"workers": self.cluster.workers}
-        tree["data"].pop("root", None)  # the manifest's digest speaks for the sound
+        tree["data"].pop("root", None)  # the manifest's digest speaks for the sound, and for its split
+        tree["split"].pop("keep_together")
         return fingerprint(tree)
 
 

@@ -24,7 +24,7 @@ from instrunet.models import n_parameters
 from instrunet.report import build, pictures
 from instrunet.report.build import ClipResult, Evaluation
 from instrunet.training.feed import targets_of
-from pipelines import features
+from pipelines import audit, features
 from pipelines.console import note, result
 from pipelines.tracking import Tracker
 
@@ -37,6 +37,7 @@ class Target:
     out: Path
     cluster: ClusterSpec = ClusterSpec()
     tracking: TrackingSpec = TrackingSpec()
+    allow_leaks: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,12 @@ def run(args: argparse.Namespace) -> Path:
     target = resolve(args.target, args.overrides)
     frame = _of_split(target.frame, args.split)
     _check_labels(frame, bundle)
+    allowed = args.allow_leaks or target.allow_leaks
     leaks = _leaks(frame, bundle)
-    if leaks and not args.allow_leaks:
-        raise DataError(
-            f"{'; '.join(leaks)}: a score on it would flatter the model; evaluate on other recordings (a CONFIG's own "
-            "test split is one), or give --allow-leaks to have it labelled LEAKY"
-        )
+    _refuse(leaks, allowed)
     folder = features.prepare(target.frame, bundle.spec.front, target.out, target.cluster, 1.0, args.verbose)
+    leaks += _heard(frame, bundle, folder)
+    _refuse(leaks, allowed)
     held = shards.load(folder, bundle.spec.front, args.split)
     scored = score(bundle, held)
     if len(scored.clips) < len(frame):
@@ -77,7 +77,8 @@ def resolve(target: Path, overrides: list[str]) -> Target:
     """A CONFIG brings its data and split; a MANIFEST or FOLDER without splits is a test set as a whole."""
     if target.suffix in (".yaml", ".yml"):
         loaded = experiment.load(target, overrides)
-        return Target(features.read_manifest(loaded), loaded.out, loaded.cluster, loaded.tracking)
+        frame = features.read_manifest(loaded)
+        return Target(frame, loaded.out, loaded.cluster, loaded.tracking, loaded.audit.allow_leaks)
     if overrides:
         raise DataError(f"overrides ({overrides[0]}) change a CONFIG; {target} is not one (.yaml)")
     frame = corpora.read(corpora.recognise(target)) if target.is_dir() else manifest.load(target)
@@ -116,8 +117,10 @@ def _check_labels(frame: pd.DataFrame, bundle: Bundle) -> None:
 
 
 def _leaks(frame: pd.DataFrame, bundle: Bundle) -> list[str]:
-    """What of this data the bundle has learnt from: its recordings by name, its files by content."""
-    found, trained = [], bundle.spec.trained
+    """What of this data the bundle has learnt from: its recordings by name, its files by content; or that the bundle
+    was made of leaky data itself."""
+    trained = bundle.spec.trained
+    found = [f"the bundle was trained on leaky data ({trained.leaky})"] if trained.leaky else []
     groups = manifest.group_keys(frame) & set(trained.group_keys)
     if groups:
         found.append(f"{len(groups)} of {len(manifest.group_keys(frame))} groups were trained on")
@@ -126,6 +129,22 @@ def _leaks(frame: pd.DataFrame, bundle: Bundle) -> list[str]:
     if n_files:
         found.append(f"{n_files} of {len(frame)} clips are byte for byte in the training data")
     return found
+
+
+def _heard(frame: pd.DataFrame, bundle: Bundle, folder: Path) -> list[str]:
+    """What the bundle has heard under another name and in another container; known files are said already."""
+    files, samples = set(bundle.spec.trained.clip_hashes), set(bundle.spec.trained.sample_hashes)
+    new = set(frame.loc[~frame["sha256"].str[:16].isin(files), "clip_id"])
+    n = sum(name in new and hash_ in samples for name, hash_ in audit.hashes_of(audit.prints_of(folder)).items())
+    return [f"{n} of {len(frame)} clips are sample for sample in the training data"] if n else []
+
+
+def _refuse(leaks: list[str], allowed: bool) -> None:
+    if leaks and not allowed:
+        raise DataError(
+            f"{'; '.join(leaks)}: a score on it would flatter the model; evaluate on other recordings (a CONFIG's own "
+            "test split is one), or give --allow-leaks to have it labelled LEAKY"
+        )
 
 
 def _evaluate(
@@ -199,6 +218,8 @@ def _record(bundle: Path, target: Target, evaluation: Evaluation, out: Path) -> 
     numbers = {k: float(v) for k, v in evaluation.metrics.items() if isinstance(v, int | float)}
     with Tracker(target.tracking, home, target.out, home.name) as tracker:
         tracker.metrics(0, {f"{evaluation.split}_{k}": v for k, v in numbers.items()})
+        said = f"leaky: {'; '.join(evaluation.leak_reasons)}" if evaluation.leaky else "clean"
+        tracker.tags({f"{evaluation.split}_audit": said})
         tracker.artifacts(shutil.copytree(out, home / "reports" / evaluation.split, dirs_exist_ok=True), "report")
     if tracker.pending:
         note(f"{tracker.pending} tracked lines wait for MLflow; push them with jobs/sync.py {target.out}")

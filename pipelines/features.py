@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from instrunet.audio.fingerprint import ClipPrint
 from instrunet.config import fingerprint
 from instrunet.data import corpora, manifest, parts, split
 from instrunet.data.corpora import SynthCorpusSpec
@@ -16,26 +17,28 @@ from instrunet.errors import DataError, JobError
 from instrunet.experiment import ClusterSpec, Experiment
 from instrunet.features import shards
 from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics
-from pipelines import cluster
+from pipelines import audit, cluster
 from pipelines.console import bar, note, result
 from pipelines.parts import run as run_parts
 
 CLIPS_PER_PART = 64  # 3 s clips: about 2 MB of features and half a second of work
-LAYOUT = 2  # of the shards; a change of it makes new folders
+LAYOUT = 3  # of the shards and prints; a change of it makes new folders
 MANIFEST, ERRORS, STATISTICS = "manifest.parquet", "errors.parquet", "statistics.json"
 
 
 def run(experiment: Experiment, verbose: bool = False) -> Path:
     """The folder of features of an experiment; a second run finds it done."""
     frame = read_manifest(experiment)
-    return prepare(frame, experiment.front, experiment.out, experiment.cluster, experiment.max_bad_fraction, verbose)
+    folder = prepare(frame, experiment.front, experiment.out, experiment.cluster, experiment.max_bad_fraction, verbose)
+    note(audit.read(folder, experiment.audit).line)
+    return folder
 
 
 def read_manifest(experiment: Experiment) -> pd.DataFrame:
     if isinstance(experiment.data, SynthCorpusSpec) and not experiment.data.root.exists():
         _make_corpus(experiment.data)
     read = corpora.read(experiment.data)
-    frame, notes = split.assign(read, experiment.split)
+    frame, notes = split.assign(read, experiment.split, experiment.audit.allow_leaks)
     check_labels(frame, experiment)
     for text in (*corpora.notes(read), *notes):
         note(f"note: {text}")
@@ -90,7 +93,7 @@ def prepare(
 
 
 class Worker:
-    """An actor that makes parts: it reads its clips from the manifest's row group and publishes their features."""
+    """An actor that makes parts: it reads its clips from the manifest's row group, publishes prints, then features."""
 
     def __init__(self, folder: str, front: dict[str, Any]) -> None:
         torch.set_num_threads(1)  # one actor a core
@@ -100,7 +103,9 @@ class Worker:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         number = int(row["part"])
         clips = pq.ParquetFile(self.folder / MANIFEST).read_row_group(number).to_pylist()
-        table = shards.make_part(clips, self.featurizer)
+        prints: dict[str, ClipPrint] = {}
+        table = shards.make_part(clips, self.featurizer, prints)
+        audit.publish_prints(self.folder, number, prints)  # first: a shard that is listed has its prints
         path = parts.part_path(self.folder, shards.KIND, number)
         # Half-precision features are noise to a compressor: 4 % smaller for 5 times the write
         parts.publish(path, lambda aside: pq.write_table(table, aside, compression="none", use_dictionary=False))
@@ -135,6 +140,7 @@ def _close(folder: Path, n_parts: int, max_bad_fraction: float) -> None:
         )
     if any(s["n_train_windows"] for s in summaries):
         parts.write_json(folder / STATISTICS, shards.statistics_of(folder, n_parts).model_dump(mode="json"))
+    audit.write(folder)
     parts.finish(folder)
 
 

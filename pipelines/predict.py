@@ -23,7 +23,9 @@ def run(args: argparse.Namespace) -> None:
     bundle = instrunet.load(args.bundle)
     told = [_tell(path, bundle, args.json) for path in args.files]
     if not args.json:
-        table = Table(Column("file", overflow="fold"), "labels", "best scores", "status")
+        leaky = bundle.spec.trained.leaky
+        title = Text(f"LEAKY: trained on leaky data: {leaky}") if leaky else None
+        table = Table(Column("file", overflow="fold"), "labels", "best scores", "status", title=title)
         for row in told:
             table.add_row(*map(Text, row))
         results.print(table)
@@ -42,7 +44,8 @@ def _tell(path: Path, bundle: Bundle, as_json: bool) -> tuple[str, str, str, str
             _line({"file": name, "status": error.status, "error": str(error)})
         return name, "", "", error.status
     if as_json:
-        _line({"file": name, **found.to_dict()})
+        leaky = bundle.spec.trained.leaky
+        _line({"file": name, **found.to_dict(), **({"leaky": f"LEAKY: {leaky}"} if leaky else {})})
     return name, ", ".join(found.labels), _best(found), found.status
 
 

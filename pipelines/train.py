@@ -23,7 +23,7 @@ from instrunet.features.featurizer import Statistics
 from instrunet.training.fit import Job, Metrics, Save, fit
 from instrunet.training.optim import TrainSpec
 from instrunet.training.state import BUNDLE_FOLDER, STATE_FILE
-from pipelines import cluster, features
+from pipelines import audit, cluster, features
 from pipelines.console import bar, note, result
 from pipelines.events import Mailbox, Reader, Reporter
 from pipelines.tracking import Tracker
@@ -35,7 +35,7 @@ def run(experiment: Experiment, verbose: bool = False) -> Path:
     """Train an experiment into a bundle. The same command after a kill goes on, after success it finds it done."""
     folder = features.run(experiment, verbose)
     frame = manifest.load(folder / features.MANIFEST)
-    draft = draft_of(experiment, frame, features.statistics(folder))
+    draft = audit.stamped(draft_of(experiment, frame, features.statistics(folder)), folder, experiment.audit)
     home = run_folder(experiment, draft)
     if parts.is_done(home):
         note(f"{home} is trained already; remove it to train again")
@@ -43,6 +43,7 @@ def run(experiment: Experiment, verbose: bool = False) -> Path:
     cluster.connect(experiment.cluster, verbose=verbose)
     with Tracker(experiment.tracking, home, experiment.out, experiment.name) as tracker:
         tracker.params(experiment.model_dump(mode="json"))
+        tracker.tags({"audit": draft.trained.audit})
         history = _train(experiment, Job(draft, experiment.train, folder), home, tracker)
         for metrics in history:  # what the driver missed while it was dead; known epochs are not logged twice
             tracker.metrics(int(metrics["epoch"]), metrics)
@@ -66,7 +67,6 @@ def draft_of(experiment: Experiment, frame: pd.DataFrame, statistics: Statistics
             manifest=manifest.digest(frame),
             corpus=str(frame["corpus"].iloc[0]),
             seed=experiment.train.seed,
-            audit="no group on both sides",
             n_clips={str(k): int(n) for k, n in frame["split"].value_counts().items()},
             group_keys=tuple(sorted(manifest.group_keys(learnt))),
             clip_hashes=tuple(sorted({h[:16] for h in learnt["sha256"] if h})),
@@ -188,10 +188,9 @@ def _keep(checkpoint: Any, home: Path) -> list[Metrics]:
 def _summary(history: list[Metrics], experiment: Experiment, draft: BundleSpec, tracker: Tracker) -> None:
     best = max(history, key=lambda m: m[experiment.train.monitor] * experiment.train.sign)
     scores = ", ".join(f"{k.removeprefix('val_')} {v:.3f}" for k, v in best.items() if k.startswith("val_"))
-    clips = draft.trained.n_clips
-    result(
-        f"trained {len(history)} epochs on {clips.get('train', 0)} clips; validation ({clips.get('val', 0)}): {scores}"
-    )
+    clips, leaky = draft.trained.n_clips, "LEAKY: " if draft.trained.leaky else ""
+    on = f"on {clips.get('train', 0)} clips; validation ({clips.get('val', 0)})"
+    result(f"{leaky}trained {len(history)} epochs {on}: {scores}")
     if tracker.url:
         waiting = f" ({tracker.pending} lines wait for the server: jobs/sync.py)" if tracker.pending else ""
         result(f"MLflow: {tracker.url}{waiting}")

@@ -18,7 +18,7 @@ from instrunet.errors import ConfigError, JobError
 from instrunet.experiment import Experiment, SearchSpec
 from instrunet.training.fit import Job, Metrics, Save, fit
 from instrunet.training.state import BUNDLE_FOLDER
-from pipelines import cluster, features
+from pipelines import audit, cluster, features
 from pipelines.console import bar, note, result
 from pipelines.tracking import Tracker
 from pipelines.train import BUNDLE, config_of, draft_of, job_of, run_folder
@@ -43,6 +43,7 @@ def run(experiment: Experiment, verbose: bool = False) -> Path:
     check_space(experiment, search)
     folder = features.run(experiment, verbose)
     draft = draft_of(experiment, manifest.load(folder / features.MANIFEST), features.statistics(folder))
+    draft = audit.stamped(draft, folder, experiment.audit)
     home = run_folder(experiment, draft, "tune")
     if parts.is_done(home):
         note(f"{home} is searched already; remove it to search again")
@@ -50,13 +51,15 @@ def run(experiment: Experiment, verbose: bool = False) -> Path:
     cluster.connect(experiment.cluster, verbose=verbose)
     with Tracker(experiment.tracking, home, experiment.out, experiment.name) as tracker:
         tracker.params(experiment.model_dump(mode="json"))
+        tracker.tags({"audit": draft.trained.audit})
         trials = _search(experiment, search, home, Job(draft, experiment.train, folder))
         best = _keep(trials, search, home)
         tracker.metrics(0, {f"best_{search.metric}": best["score"], "n_trials": len(trials)})
         tracker.artifacts(home / TRIALS, "study")
         tracker.model(home / BUNDLE)
     parts.finish(home)
-    result(f"{len(trials)} trials, best {search.metric} {best['score']:.3f} with {best['changed']}")
+    leaky = "LEAKY: " if draft.trained.leaky else ""
+    result(f"{leaky}{len(trials)} trials, best {search.metric} {best['score']:.3f} with {best['changed']}")
     return home
 
 

@@ -41,6 +41,7 @@ def close(out: Path, work: pa.Table, bundle: Bundle) -> dict[str, Any]:
     path = parts.part_path(out, RECORDINGS, 0)
     parts.write_aside(path, lambda aside: _write_recordings(aside, out, n_parts, bundle))
     ledger = _ledger(work, out, pq.read_table(path, columns=["status"]))
+    ledger["leaky"] = f"LEAKY: {why}" if (why := bundle.spec.trained.leaky) else ""
     parts.write_json(out / LEDGER, ledger)
     return ledger
 

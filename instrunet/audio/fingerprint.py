@@ -11,15 +11,12 @@ frames of 128 ms every 32 ms, and its power taken in 120 bands of half a semiton
   it, compared at shifts of up to 96 ms both ways in steps of 16 ms.
 
 All are relative to the mean power of the clip, so that gain does not matter, and cut off where codecs leave noise:
-20 dB below it for the tone, 30 dB for the rest. Products of matrices over `tone` and `course` find the candidates of
-all pairs (`matching`); only these are compared in time. tests/audio/test_fingerprint.py measures what prints survive:
-lossy coding, gain, resampling, shifts up to 50 ms, noise 30 dB below; other tempos as STRETCHED; not another pitch.
-Shapes: T samples, L frames, N clips, M clips of another table, P pairs.
+20 dB below it for the tone, 30 dB for the rest. matching.py compares them; tests/audio/test_fingerprint.py measures
+what they survive. Shapes: T samples, L frames.
 """
 
 import hashlib
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,13 +34,9 @@ FMIN_HZ, FMAX_HZ = 110.0, 3500.0
 SMOOTHER = np.array([1, 2, 3, 2, 1], np.float32) / 9  # in time: a shift by part of a frame moves attacks less
 FLOOR_DB, STEP_DB = -30.0, 0.25
 SIZE = 4 + BANDS + COARSE * (PIECES + FRAMES)  # 504 bytes
-N_SHIFTS = 7  # of half a frame each: 0 to 96 ms
-BLOCK = 256  # rows of the table of pairs at a time: 20 MB a matrix against 20,000 clips
-PAIRS = 8192  # compared in time at once: 20 MB of either side
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-Pairs = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -54,31 +47,18 @@ class ClipPrint:
     print: bytes
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The greatest difference between prints of one sound, in dB RMS, and between durations."""
+class Ear:
+    """Listens while a clip is decoded for something else (`io.read`), so that its print costs no second decode."""
 
-    tone_db: float = 2.5
-    course_db: float = 4.0
-    onset_db: float = 2.5
-    duration_s: float = 0.15  # a shift of 50 ms and what an MP3 encoder adds
-    duration_share: float = 0.02
-    course_from_s: float = 1.5  # of shorter clips `onset` holds most, and an eighth is not much longer than a shift
+    def __init__(self) -> None:
+        self._rate, self._blocks = 0, list[Floats]()
 
+    def __call__(self, sample_rate: int, block: Floats) -> None:
+        self._rate = sample_rate
+        self._blocks.append(block)
 
-COPY = Limits()
-# A copy at 0.8 to 1.25 of the tempo keeps its spectrum and, in eighths of its own length, its course
-STRETCHED = Limits(tone_db=1.6, course_db=2.0, onset_db=np.inf, duration_share=0.25, course_from_s=0.0)
-
-
-@dataclass(frozen=True)
-class _Table:
-    """Durations [N], and levels in dB: tone [N, 120], course [N, 80], and the onset every half frame [N, 59, 10]."""
-
-    duration: Floats
-    tone: Floats
-    course: Floats
-    fine: Floats
+    def made(self) -> ClipPrint:
+        return print_of_wave(np.concatenate(self._blocks), self._rate) if self._blocks else ClipPrint("", b"")
 
 
 def print_of(path: Path | str, start_s: float = 0.0, stop_s: float | None = None) -> ClipPrint:
@@ -114,27 +94,6 @@ def audio_print(wave: Floats, sample_rate: int) -> bytes:
     levels = [np.maximum(tone, 0.01 * power.mean()), _pieces(even), _padded(even[_first(power) :])]
     quantised = [_quantised(10 * np.log10(part / power.mean() + 1e-9)) for part in levels]
     return struct.pack("<f", len(wave) / sample_rate) + b"".join(part.tobytes() for part in quantised)
-
-
-def matching(left: Sequence[bytes], right: Sequence[bytes] | None = None, limits: Limits = COPY) -> Pairs:
-    """The places [P, 2] of pairs that match between two lists of prints, or (i < j) within one."""
-    a = _unpacked(left)
-    b = a if right is None else _unpacked(right)
-    found = [_matching(a, slice(k, k + BLOCK), b, right is None, limits) for k in range(0, len(left), BLOCK)]
-    return np.concatenate([np.zeros((0, 2), np.intp), *found])
-
-
-def _matching(a: _Table, rows: slice, b: _Table, within: bool, limits: Limits) -> Pairs:
-    i, j = np.nonzero(_candidates(a, rows, b, limits))
-    i += rows.start
-    if within:
-        i, j = i[i < j], j[i < j]
-    if limits.onset_db < np.inf:
-        parts = [slice(k, k + PAIRS) for k in range(0, len(i), PAIRS)]
-        near = [_onset_distance(a, i[part], b, j[part]) <= limits.onset_db for part in parts]
-        kept = np.concatenate([np.zeros(0, bool), *near])
-        i, j = i[kept], j[kept]
-    return np.stack([i, j], axis=1)
 
 
 def _power(wave: Floats) -> Floats:
@@ -199,51 +158,3 @@ def _padded(power: Floats) -> Floats:
 def _quantised(decibels: Floats) -> Bytes:
     quantised: Bytes = np.clip(np.rint((decibels - FLOOR_DB) / STEP_DB), 0, 255).astype(np.uint8)
     return quantised
-
-
-def _unpacked(prints: Sequence[bytes]) -> _Table:
-    table = np.frombuffer(b"".join(prints), np.uint8).reshape(len(prints), SIZE)
-    duration = np.ascontiguousarray(table[:, :4]).view("<f4")[:, 0]
-    levels = table[:, 4:].astype(np.float32) * STEP_DB
-    tone, course, onset = np.split(levels, [BANDS, BANDS + COARSE * PIECES], axis=1)
-    frames = onset.reshape(-1, FRAMES, COARSE)
-    fine = np.repeat(frames, 2, axis=1)[:, :-1]
-    fine[:, 1::2] = (frames[:, 1:] + frames[:, :-1]) / 2
-    return _Table(duration, tone - tone.mean(1, keepdims=True), course, fine)
-
-
-def _candidates(a: _Table, rows: slice, b: _Table, limits: Limits) -> NDArray[np.bool_]:
-    """Which pairs of `rows` of one table with all of another are near in all but the time of the onset."""
-    mine, theirs = a.duration[rows, None], b.duration[None, :]
-    longer = np.maximum(mine, theirs)
-    found = np.abs(mine - theirs) <= np.maximum(limits.duration_s, limits.duration_share * longer)
-    found &= _distances(a.tone[rows], b.tone) <= limits.tone_db
-    near: NDArray[np.bool_] = found & (
-        (longer < limits.course_from_s) | (_distances(a.course[rows], b.course) <= limits.course_db)
-    )
-    return near
-
-
-def _distances(x: Floats, y: Floats) -> Floats:
-    """RMS of the difference between every row of [N, D] and every row of [M, D]."""
-    squares = (x * x).sum(1)[:, None] + (y * y).sum(1) - 2 * (x @ y.T)
-    distances: Floats = np.sqrt(np.maximum(squares, 0) / x.shape[1])
-    return distances
-
-
-def _onset_distance(a: _Table, i: NDArray[np.intp], b: _Table, j: NDArray[np.intp]) -> Floats:
-    """RMS of the difference of the pairs [P], at the shift at which it is least."""
-    n_frames = 1 + np.maximum(a.duration[i], b.duration[j]) * RATE // HOP
-    x, y = a.fine[i], b.fine[j]
-    shifted = [_shifted(p, q, k, n_frames) for k in range(N_SHIFTS) for p, q in ((x, y), (y, x))]
-    least: Floats = np.sqrt(np.min(shifted, axis=0))
-    return least
-
-
-def _shifted(x: Floats, y: Floats, shift: int, n_frames: Floats) -> Floats:
-    """Mean square of x(t) - y(t + shift) over the frames that the clips have."""
-    late = y[:, shift::2]
-    squares = ((x[:, ::2][:, : late.shape[1]] - late) ** 2).mean(2)
-    there = np.arange(late.shape[1]) < n_frames[:, None]
-    mean: Floats = (squares * there).sum(1) / there.sum(1)
-    return mean

@@ -4,6 +4,7 @@ Shapes: T samples, C channels.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +30,8 @@ MARGIN_S = 0.06
 BLOCK = 2**20  # samples of all channels, 24 s of one; memory follows the sound there is, not what a header claims
 SMALL_BLOCK = 1000  # frames: what an error costs; not a divisor of 4096, behind whose last sample libsndfile looks on
 LONGEST = 6 * 3600 * 48_000  # samples that one call reads, each channel's and before or after resampling: 4 GB
+
+Listener = Callable[[int, NDArray[np.float32]], None]  # the rate of the file, and a block [T] of it
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,13 @@ def probe(path: Path) -> Header:
         return Header(file.samplerate, frames, file.channels)
 
 
-def read(path: Path, sample_rate: int, start_s: float = 0.0, stop_s: float | None = None) -> Sound:
+def read(
+    path: Path, sample_rate: int, start_s: float = 0.0, stop_s: float | None = None, listen: Listener | None = None
+) -> Sound:
     """Decode [start_s, stop_s) of a file, mixed down first (5.6 times cheaper than resampling each channel).
 
     What is wrong with the end of a file is said by the range that reaches it; a wrong checksum, by reading it whole.
+    `listen` is given each block of the range, mixed down, before it is resampled, and the rate of the file.
     """
     assert start_s >= 0
     with opened(path) as found:
@@ -73,6 +79,10 @@ def read(path: Path, sample_rate: int, start_s: float = 0.0, stop_s: float | Non
         plan = _Range.of(start_s, stop_s, source_rate, sample_rate, found.frames)
         _refuse_endless(found, plan, sample_rate)
         mono, flags, damage = _decode(found, plan)
+    if listen:
+        own = _Range.of(start_s, stop_s, source_rate, source_rate, found.frames)
+        begin = own.first + own.skip - plan.first
+        listen(source_rate, mono[begin : begin + own.n_out])
     wave = mono if source_rate == sample_rate else soxr.resample(mono, source_rate, sample_rate, quality="HQ")
     wave = wave[plan.skip : plan.skip + plan.n_out]
     return Sound(np.ascontiguousarray(wave, dtype=np.float32), damage, flags)

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +30,10 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
         ("corpus", pa.string()),
         ("sha256", pa.string()),
+        ("twin_of", pa.string()),  # of an augmented copy, the clip it was made of; null for an original
     ]
 )
+LATER = ("twin_of",)  # columns that older manifests lack
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def make(clips: Sequence[Clip], corpus: str, root: Path) -> pd.DataFrame:
         hashes = dict(zip(paths, pool.map(sha256_of, paths), strict=True))
         rows = list(pool.map(lambda clip: _row(clip, corpus, root, hashes[clip.path]), clips))
     frame = pd.DataFrame(rows, columns=SCHEMA.names).sort_values("clip_id", ignore_index=True)
+    frame["twin_of"] = frame["twin_of"].astype("string")  # a column of nulls has no type of its own
     twice = frame.loc[frame["clip_id"].duplicated(), "uri"]
     if len(twice):
         raise DataError(f"{corpus}: {twice.iloc[0]} is listed twice ({len(twice)} such rows); list each clip once")
@@ -71,7 +74,9 @@ def load(path: Path) -> pd.DataFrame:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a Parquet file that can be read: {error}") from None
-    missing = [name for name in SCHEMA.names if name not in table.schema.names]
+    missing = [name for name in SCHEMA.names if name not in (*table.schema.names, *LATER)]
+    for name in set(LATER) - set(table.schema.names):
+        table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
     if missing:
         raise DataError(f"{path} is no manifest: it lacks the columns {', '.join(missing)}")
     try:
@@ -79,14 +84,20 @@ def load(path: Path) -> pd.DataFrame:
     except pa.ArrowException as error:
         raise DataError(f"{path} is no manifest: a column holds another type than it should: {error}") from None
     frame["labels"] = [list(labels) for labels in frame["labels"]]
+    frame["twin_of"] = frame["twin_of"].astype("string")
     return frame
 
 
 def digest(frame: pd.DataFrame) -> str:
     """What the rows say, whatever folder the sound lies in: a corpus that moves keeps its features."""
     columns = ("clip_id", "sha256", "start_s", "stop_s", "labels", "group", "split")
-    rows = [[_plain(row[c]) for c in columns] for row in frame.to_dict("records")]
+    rows = [[_plain(row[c]) for c in columns] + _twin(row) for row in frame.to_dict("records")]
     return fingerprint(sorted(rows))
+
+
+def _twin(row: Mapping[Any, Any]) -> list[str]:
+    """Only of copies, so that a corpus without any keeps the digest it had."""
+    return [row["twin_of"]] if isinstance(row.get("twin_of"), str) else []
 
 
 def labels_of(frame: pd.DataFrame) -> list[str]:
@@ -125,6 +136,7 @@ def _row(clip: Clip, corpus: str, root: Path, sha256: str) -> dict[str, Any]:
         "split": clip.split,
         "corpus": corpus,
         "sha256": sha256,
+        "twin_of": None,
     }
 
 

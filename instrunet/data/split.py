@@ -5,13 +5,16 @@ any shares and first gives every class a group in training, then in test, then i
 """
 
 from collections import Counter
-from typing import Self
+from pathlib import Path
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
 from instrunet.config import Spec
+from instrunet.data.parts import read_json
+from instrunet.data.unions import unions
 from instrunet.errors import DataError
 
 PARTS = ("train", "test", "val")  # in the order in which a rare class gets its groups
@@ -21,6 +24,8 @@ ORDERS = 20  # where clips have several labels, classes compete for groups, and 
 class SplitSpec(Spec):
     """Shares of the clips. With `folds`, the test split is fold number `fold` (from 0) of so many instead."""
 
+    by: Literal["group", "clip"] = "group"  # clip: at random, to measure what that flatters; the audit calls it leaky
+    keep_together: Path | None = None  # together.json of a features folder: groups that must stay on one side
     val: float = Field(0.15, gt=0, lt=1)
     test: float = Field(0.15, ge=0, lt=1)  # 0: nothing is tested here, another corpus or the folds are the judge
     seed: int = 0
@@ -44,20 +49,24 @@ class SplitSpec(Spec):
         return {part: share for part, share in shares.items() if share}
 
 
-def assign(frame: pd.DataFrame, spec: SplitSpec) -> tuple[pd.DataFrame, list[str]]:
+def assign(frame: pd.DataFrame, spec: SplitSpec, allow_leaks: bool = False) -> tuple[pd.DataFrame, list[str]]:
     """Fill the empty `split` fields; splits that the corpus states are kept. Returns the notes a user should read."""
-    check_no_group_on_both_sides(frame)
+    if not allow_leaks:
+        check_no_group_on_both_sides(frame)
     stated = frame[frame["split"] != ""]
     if len(stated) == len(frame):
         return frame, []
-    fixed = dict(zip(stated["group"], stated["split"], strict=True))  # for the unstated rows of such a group too
-    ours = frame[frame["group"].map(fixed) != "official"]
+    keyed, joins = _keyed(frame, spec)
+    known = keyed["split"] != ""
+    fixed = dict(zip(keyed.loc[known, "group"], stated["split"], strict=True))  # and for the open rows of such a group
+    ours = keyed[keyed["group"].map(fixed) != "official"]
     counts = _label_counts(ours)
     _check_classes(counts, fixed)
     if spec.folds:
         fixed |= _test_fold(counts, fixed, spec.folds, spec)
     chosen = _by_group(counts, fixed, spec)
-    return frame.assign(split=frame["group"].map(fixed | chosen)), _notes(counts, chosen, tuple(spec.shares))
+    filled = frame["split"].where(known, keyed["group"].map(fixed | chosen))
+    return frame.assign(split=filled), joins + _notes(counts, chosen, tuple(spec.shares))
 
 
 def _test_fold(counts: dict[str, Counter[str]], fixed: dict[str, str], k: int, spec: SplitSpec) -> dict[str, str]:
@@ -68,10 +77,33 @@ def _test_fold(counts: dict[str, Counter[str]], fixed: dict[str, str], k: int, s
     return {group: "test" for group, n in fold_of.items() if n == spec.fold}
 
 
+def _keyed(frame: pd.DataFrame, spec: SplitSpec) -> tuple[pd.DataFrame, list[str]]:
+    """The manifest with what must stay together as its `group`."""
+    if spec.by == "clip":
+        return frame.assign(group=frame["clip_id"]), ["split.by=clip: recordings fall on both sides of the split"]
+    free = frame[frame["split"] != "official"]  # the published test set is neither left nor joined
+    bytes_ = free[free["sha256"] != ""] if "sha256" in free else free[:0].assign(sha256="")
+    shared = [list(rows["group"]) for _, rows in bytes_.groupby("sha256") if rows["group"].nunique() > 1]
+    there = set(free["group"])
+    asked = [[name for name in names if name in there] for names in _together(spec.keep_together)]
+    sets = unions([names for names in [*shared, *asked] if names])
+    key = {name: names[0] for names in sets for name in names}
+    notes = [f"{len(key)} groups that share files or are kept together were joined into {len(sets)}"] if sets else []
+    return frame.assign(group=frame["group"].map(lambda name: key.get(name, name))), notes
+
+
+def _together(path: Path | None) -> list[list[str]]:
+    groups = [] if path is None else read_json(path).get("groups")
+    if not isinstance(groups, list) or not all(isinstance(names, list) for names in groups):
+        raise DataError(f"{path} should hold groups: [[NAME, NAME], ...]; give a features folder's together.json")
+    return groups
+
+
 def folds(frame: pd.DataFrame, k: int, seed: int = 0) -> tuple[list[pd.DataFrame], list[str]]:
     """K copies of a manifest, fold n with its nth part as `test` and the rest as `train`: every group, and so every
     clip, is tested once. A stated `official` stays. Returns the notes a user should read, as `assign` does."""
-    ours = frame[frame["split"] != "official"]
+    keyed, joins = _keyed(frame, SplitSpec())
+    ours = keyed[keyed["split"] != "official"]
     counts = _label_counts(ours)
     _check_folds(counts, k)
     fold_of = _folds(counts, k, np.random.default_rng(seed))
@@ -86,7 +118,7 @@ def folds(frame: pd.DataFrame, k: int, seed: int = 0) -> tuple[list[pd.DataFrame
     ]
     few = [f"{label} ({len(groups)})" for label, groups in sorted(_groups_of(counts).items()) if len(groups) < k]
     notes = [f"{', '.join(few)}: fewer groups than the {k} folds, so some folds test none of it"] if few else []
-    return made, notes
+    return made, joins + notes
 
 
 def _check_folds(counts: dict[str, Counter[str]], k: int) -> None:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from instrunet.audio import io
+from instrunet.audio.fingerprint import ClipPrint, Ear
 from instrunet.data.parts import part_path
 from instrunet.errors import DataError
 from instrunet.features import FRAME_FEATURES
@@ -39,13 +40,20 @@ def schema(front: FrontEnd) -> pa.Schema:
     return pa.schema(columns + [(feature.name, pa.binary()) for feature in front.features])
 
 
-def make_part(clips: Sequence[Mapping[str, Any]], featurizer: Featurizer) -> pa.Table:
-    """The rows of one part. A clip that gives no sound gives one row that says why; nothing is dropped."""
+def make_part(
+    clips: Sequence[Mapping[str, Any]], featurizer: Featurizer, prints: dict[str, ClipPrint] | None = None
+) -> pa.Table:
+    """The rows of one part. A clip that gives no sound gives one row that says why; nothing is dropped.
+
+    `prints`, if given, is filled from the same decode: {clip_id: print}, empty for a clip that cannot be used."""
     rows: list[dict[str, Any]] = []
     sums = {name: sums_of(name, np.zeros((0, *shape), np.float16)) for name, shape in featurizer.spec.shapes().items()}
     audio_s = 0.0
     for clip in clips:
-        made, seconds = _clip_rows(clip, featurizer, sums)
+        ear = Ear() if prints is not None else None
+        made, seconds = _clip_rows(clip, featurizer, sums, ear)
+        if prints is not None and ear:
+            prints[clip["clip_id"]] = ear.made() if seconds else ClipPrint("", b"")
         rows += made
         audio_s += seconds
     n_bad = sum(row["status"] != "ok" for row in rows)
@@ -127,13 +135,14 @@ def _stack(column: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[NDArray[np.
     return out, frames
 
 
-def _clip_rows(clip: Mapping[str, Any], featurizer: Featurizer, sums: Sums) -> tuple[list[dict[str, Any]], float]:
+def _clip_rows(
+    clip: Mapping[str, Any], featurizer: Featurizer, sums: Sums, ear: Ear | None
+) -> tuple[list[dict[str, Any]], float]:
     base = {name: clip[name] for name in COPIED}
     stop_s = clip["stop_s"]
     try:
-        sound = io.read(
-            Path(clip["uri"]), featurizer.spec.sample_rate, clip["start_s"], None if _missing(stop_s) else stop_s
-        )
+        stop_s = None if _missing(stop_s) else stop_s
+        sound = io.read(Path(clip["uri"]), featurizer.spec.sample_rate, clip["start_s"], stop_s, ear)
         _check(sound, featurizer.spec.sample_rate)
     except io.DecodeError as error:
         return [base | {"status": error.status, "error": str(error)}], 0.0

@@ -14,7 +14,8 @@ import soxr
 from conftest import SHARED
 from numpy.typing import NDArray
 
-from instrunet.audio.fingerprint import COPY, SIZE, STRETCHED, Limits, audio_print, matching, print_of, samples_hash
+from instrunet.audio.fingerprint import SIZE, audio_print, print_of, samples_hash
+from instrunet.audio.matching import COPY, STRETCHED, Limits, matching
 from instrunet.data.synth import LABELS, SynthSpec, render_clip
 
 Wave = NDArray[np.float32]

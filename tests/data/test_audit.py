@@ -79,10 +79,29 @@ def test_the_same_samples_on_both_sides(honest: tuple[pd.DataFrame, pd.DataFrame
 
 
 def test_a_near_copy_on_both_sides(honest: tuple[pd.DataFrame, pd.DataFrame], waves: list[np.ndarray]) -> None:
-    late = np.concatenate([np.zeros(round(0.02 * RATE), np.float32), 0.3 * waves[6]])
+    late = np.concatenate([np.zeros(round(0.005 * RATE), np.float32), 0.3 * waves[6]])
     found = audit(*planted(honest, late))
     assert found.reasons == ["1 pairs of clips in different splits sound the same (copies, re-encodings)"]
     assert found.findings[0].clips == (("06", "x"),)
+
+
+def test_one_pair_that_may_be_two_takes_is_a_warning(
+    honest: tuple[pd.DataFrame, pd.DataFrame], waves: list[np.ndarray]
+) -> None:
+    late = np.concatenate([np.zeros(round(0.02 * RATE), np.float32), 0.3 * waves[6]])
+    found = audit(*planted(honest, late))
+    assert (found.verdict, found.findings[0].clips) == ("clean", (("06", "x"),))
+    assert found.warnings == ["1 pairs of clips in different splits sound alike, as takes of one note do"]
+    assert found.together == (("06", "x"),)
+
+
+def test_a_certain_copy_is_a_leak_however_large_the_corpus(
+    honest: tuple[pd.DataFrame, pd.DataFrame], waves: list[np.ndarray]
+) -> None:
+    frame, made = planted(honest, 0.3 * waves[6])
+    quiet = pd.concat([frame, *(table([{"clip_id": f"q{k}", "split": "test"}]) for k in range(200))])
+    prints_of_all = pd.concat([made, printed({f"q{k}": ClipPrint("", b"") for k in range(200)})])
+    assert audit(quiet, prints_of_all).verdict == "leaky"  # 1 of 212 test clips
 
 
 def test_an_augmented_twin_that_says_so(honest: tuple[pd.DataFrame, pd.DataFrame]) -> None:
