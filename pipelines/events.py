@@ -14,6 +14,8 @@ from instrunet.training.fit import Metrics
 from pipelines.console import Bar
 from pipelines.tracking import Tracker
 
+TENSORBOARD = "tensorboard"
+
 
 @ray.remote(num_cpus=0)
 class Mailbox:
@@ -48,9 +50,9 @@ class Reporter(ray.train.UserCallback):
 class Reader:
     """A thread of the driver that shows and records events while `fit` blocks."""
 
-    def __init__(self, mailbox: Any, progress: Bar, tracker: Tracker, home: Path) -> None:
-        self.mailbox, self.progress, self.tracker = mailbox, progress, tracker
-        self.pids = home / "workers.json"
+    def __init__(self, mailbox: Any, progress: Bar, tracker: Tracker, home: Path, epochs: int) -> None:
+        self.mailbox, self.progress, self.tracker, self.epochs = mailbox, progress, tracker, epochs
+        self.pids, self.events = home / "workers.json", home / TENSORBOARD
         self.restarts = 0
         self.error: InstrunetError | None = None
         self._end = threading.Event()
@@ -81,11 +83,25 @@ class Reader:
         parts.write_json(self.pids, pids)  # for whoever must look at, or stop, a worker
         shown = {k: v for k, v in metrics.items() if k != "pid"}
         self.tracker.metrics(int(shown["epoch"]), shown)
+        write_events(self.events, shown)
         self.progress.line(epoch_line(shown))
-        self.progress.advance()
+        self.progress.set(int(shown["epoch"]) + 1, self.epochs)
+
+
+def write_events(folder: Path, metrics: Metrics) -> None:
+    """One epoch's figures for TensorBoard; each call is a file of its own, so a dead driver leaves none half-open."""
+    from torch.utils.tensorboard import SummaryWriter  # a second, and only where something is trained
+
+    epoch = int(metrics["epoch"])
+    with SummaryWriter(str(folder), filename_suffix=f".{epoch:04d}") as writer:
+        for name, value in metrics.items():
+            if name != "epoch":
+                writer.add_scalar(name, value, epoch)
 
 
 def epoch_line(metrics: Metrics) -> str:
     scores = "  ".join(f"{k.removeprefix('val_')} {v:.3f}" for k, v in metrics.items() if k.startswith("val_"))
     rate = f"{metrics['clips_per_s']:.0f} clips/s, {metrics['wait_share']:.1%} waiting"
+    if "recoveries" in metrics:
+        rate += f" | after {metrics['recoveries']:.0f} collapses"
     return f"epoch {int(metrics['epoch']) + 1:3d}  train loss {metrics['train_loss']:.3f}  | {scores} | {rate}"

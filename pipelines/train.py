@@ -22,7 +22,7 @@ from instrunet.experiment import Experiment
 from instrunet.features.featurizer import Statistics
 from instrunet.training.fit import Job, Metrics, Save, fit
 from instrunet.training.optim import TrainSpec
-from instrunet.training.state import BUNDLE_FOLDER, STATE_FILE
+from instrunet.training.state import BUNDLE_FOLDER, MISSES_FILE, STATE_FILE
 from pipelines import audit, cluster, features
 from pipelines.console import bar, note, result
 from pipelines.events import Mailbox, Reader, Reporter
@@ -133,7 +133,7 @@ def _train(experiment: Experiment, job: Job, home: Path, tracker: Tracker) -> li
     _hurry()
     trainer = _trainer(experiment, job, home, mailbox)
     with bar("training", experiment.train.epochs) as progress:
-        reader = Reader(mailbox, progress, tracker, home)
+        reader = Reader(mailbox, progress, tracker, home, experiment.train.epochs)
         try:
             outcome = trainer.fit()
         except ray.train.TrainingFailedError as error:
@@ -178,6 +178,7 @@ def _keep(checkpoint: Any, home: Path) -> list[Metrics]:
         aside = home / f".{BUNDLE}.tmp"
         shutil.rmtree(aside, ignore_errors=True)
         shutil.copytree(Path(folder) / BUNDLE_FOLDER, aside)
+        shutil.copy(Path(folder) / MISSES_FILE, home / MISSES_FILE)
     shutil.rmtree(home / BUNDLE, ignore_errors=True)
     aside.rename(home / BUNDLE)
     history: list[Metrics] = state["progress"]["history"]

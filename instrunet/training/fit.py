@@ -119,10 +119,9 @@ class _Run:
         trained = self.stepper.train_epoch(self.train, self.spec, self.share, augment)
         if self.trainee.average:
             share_buffers(self.trainee.average.network)
-        if not np.isfinite(trained["train_loss"]):
-            raise guard.NotFiniteError(
-                f"the training loss is {trained['train_loss']} in epoch {epoch}; expected a finite number"
-            )
+        for name, what in (("train_loss", "training loss"), ("gradient_norm", "gradient's norm")):
+            if not np.isfinite(trained[name]):
+                raise guard.NotFiniteError(f"the {what} is {trained[name]} in epoch {epoch}; expected a finite number")
         return trained
 
     def _validate(self, epoch: int, metrics: Metrics, began: float) -> Metrics:

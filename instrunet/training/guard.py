@@ -19,9 +19,10 @@ from instrunet.training.validate import Heard
 ONE_ANSWER = 1.25
 # The truth must hold more than this many: where 80 % of all clips are of one class, one answer is no wonder.
 TRUE_ANSWERS = 1.65
-STILL_LOSS = 0.99  # of the least training loss before: above it, the epoch taught nothing
+STILL_LOSS, RISING_LOSS = 0.99, 1.05  # of the least training loss before
 STILL_GRADIENT = 0.001  # of the largest gradient before; the first steps of a healthy run may be 100 times the later
-STILL_SPREAD = 0.01  # of the most that answers can differ from sound to sound
+# Of the most that answers can differ from sound to sound. Slow starts that went well began with 0.017.
+LITTLE_SPREAD, NO_SPREAD = 0.05, 0.001
 
 
 class CollapseError(Exception):
@@ -70,13 +71,14 @@ def _signs(history: list[dict[str, float]]) -> list[str]:
     """Why nothing is learnt any more."""
     *before, last = history
     loss, gradient = min(m["train_loss"] for m in before), max(m["gradient_norm"] for m in before)
+    stands = last["train_loss"] > STILL_LOSS * loss and last["spread"] < LITTLE_SPREAD
     signs = []
-    if last["train_loss"] > STILL_LOSS * loss:
-        signs.append(f"the training loss stands at {last['train_loss']:.4g} (least before: {loss:.4g})")
+    if stands or last["train_loss"] > RISING_LOSS * loss:
+        signs.append(f"the training loss is {last['train_loss']:.4g} (least before: {loss:.4g})")
+    if last["spread"] < LITTLE_SPREAD if signs else last["spread"] < NO_SPREAD:
+        signs.append(f"the answers hardly hang on the sound (spread {last['spread']:.2g} of 1)")
     if last["gradient_norm"] < STILL_GRADIENT * gradient:
         signs.append(f"the gradient fell to {last['gradient_norm']:.2g} (largest before: {gradient:.2g})")
-    if last["spread"] < STILL_SPREAD:
-        signs.append(f"the answers hardly hang on the sound (spread {last['spread']:.2g} of 1)")
     return signs
 
 

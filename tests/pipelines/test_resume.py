@@ -111,3 +111,16 @@ def test_a_third_run_does_nothing(undisturbed: Path) -> None:
     assert done.returncode == 0
     assert "is trained already" in done.stderr
     assert before == {p: p.stat().st_mtime_ns for p in undisturbed.glob("runs/train/*/bundle/*")}
+
+
+def test_a_run_leaves_its_mistakes_and_its_curves(undisturbed: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (home,) = undisturbed.glob("runs/train/*")
+    misses = json.loads((home / "misclassified.json").read_text())
+    best = min(outcome(undisturbed), key=lambda epoch: epoch["val_loss"])
+    assert 1 - misses["n_wrong"] / misses["n_clips"] == pytest.approx(best["val_accuracy"])
+    told = EventAccumulator(str(home / "tensorboard"))
+    told.Reload()
+    curve = {event.step: event.value for event in told.Scalars("val_loss")}
+    assert curve == pytest.approx({int(epoch["epoch"]): epoch["val_loss"] for epoch in outcome(undisturbed)})

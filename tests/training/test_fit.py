@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from making import LABELS, SMALL, draft, tones_folder
+from making import LABELS, RATE, SMALL, chord, draft, tones_folder
 
 from instrunet.bundle import Bundle, BundleSpec
 from instrunet.errors import ConfigError, DataError, JobError
@@ -344,6 +344,8 @@ TOGETHER: dict[str, tuple[ModelSpec, dict[str, Any]]] = {
     "iteration11": (ITERATION11, {"epochs": 2, "plateau_patience": 0}),
     "plain": (NO_DROPOUT, {"epochs": 2, "batch_size": ODD, "learning_rate": 1e-3}),
     "few": (NO_DROPOUT, {"epochs": 2, "batch_size": 64}),
+    "parts": (NO_DROPOUT, {"epochs": 2, "batch_size": ODD, "accumulate": 3, "learning_rate": 1e-3, "clip_norm": 1.0}),
+    "mean": (ITERATION11, {"epochs": 2, "ema": 0.9, "schedule": "one_cycle", "sampling": "balanced"}),
 }
 
 
@@ -389,7 +391,7 @@ def test_two_workers_end_alike(together: Path, case: str) -> None:
     ).read_bytes()
 
 
-@pytest.mark.parametrize("case", ["plain", "few"])
+@pytest.mark.parametrize("case", ["plain", "few", "parts"])
 def test_two_workers_learn_what_one_learns(together: Path, case: str) -> None:
     """Without dropout, and though a batch of 7 rows is shared unevenly."""
     one, two = last(together / case / "alone"), last(together / case / "0")
@@ -426,3 +428,118 @@ def test_a_loss_that_is_no_number_ends_every_worker(together: Path) -> None:
 
 def val_feed(folder: Path, spec: BundleSpec) -> Feed:
     return Feed(shards.load(folder, spec.front, "val"), spec.labels, "val")
+
+
+def weights_after(home: Path) -> dict[str, torch.Tensor]:
+    found = safetensors.torch.load_file(last(home) / TENSORS_FILE)
+    return {name: value for name, value in found.items() if name.startswith("network.")}
+
+
+def test_a_batch_in_parts_is_the_batch(tones: Path, tmp_path: Path) -> None:
+    """Without batch norm; 7 rows in 3 parts are 2, 2 and 3 of them."""
+    for parts in (1, 3):
+        spec = {"epochs": 2, "accumulate": parts, "batch_size": ODD, "clip_norm": 0.5, "mixup": {}}
+        progress = run(job(tones, NO_DROPOUT, optimizer="sgd", **spec), tmp_path / str(parts))
+        assert progress.history[-1]["clips_per_s"] > 0 and 0 <= progress.history[-1]["wait_share"] <= 1
+    one, three = weights_after(tmp_path / "1"), weights_after(tmp_path / "3")
+    for name, value in one.items():
+        torch.testing.assert_close(three[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_parts_that_would_be_empty_are_refused(tones: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        run(job(tones, accumulate=9))
+    assert str(error.value) == (
+        "train.batch_size=8 cannot be shared by 1 workers in 9 parts each; raise it to 9 or more, "
+        "or lower cluster.workers or train.accumulate"
+    )
+
+
+def rates(folder: Path, **other: Any) -> list[float]:
+    return [m["learning_rate"] for m in run(job(folder, NO_DROPOUT, on_collapse="ignore", **other)).history]
+
+
+def test_schedules_go_where_they_say(tones: Path) -> None:
+    """24 clips in batches of 8: 3 steps an epoch. The figure is the rate after an epoch's last step."""
+    assert rates(tones, epochs=3, schedule="constant") == [3e-3] * 3
+    half = [3e-3 * 0.5 * (1 + np.cos(np.pi * k / 4)) for k in range(1, 5)]
+    assert rates(tones, epochs=4, schedule="cosine", warmup_share=0) == pytest.approx(half)
+    warm = rates(tones, epochs=4, schedule="cosine", warmup_share=0.5)
+    assert warm[0] == pytest.approx(3e-3 * 4 / 7) and warm[1] == 3e-3 and warm[3] == 0
+    cycle = rates(tones, epochs=10, schedule="one_cycle", early_stop_patience=10)
+    assert np.argmax(cycle) == 2 and cycle[2] > 0.99 * 3e-3 and cycle[-1] == pytest.approx(3e-3 / 25e4, rel=0.01)
+
+
+def test_a_warm_up_without_a_schedule_of_its_own_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match="warmup_share belongs to the schedules cosine and one_cycle; got schedule=pl"
+    ):
+        TrainSpec.parse({"warmup_share": 0.1}, "x.yaml")
+
+
+def test_clipping_bounds_the_step(tones: Path, tmp_path: Path) -> None:
+    """Plain gradient descent by one step: the weights move by the rate times the bound."""
+    spec = {"epochs": 1, "batch_size": 24, "optimizer": "sgd", "learning_rate": 1.0, "on_collapse": "ignore"}
+    for bound in (1e-3, 2e-3):
+        run(job(tones, NO_DROPOUT, clip_norm=bound, **spec), tmp_path / str(bound))
+    run(job(tones, NO_DROPOUT, **spec | {"learning_rate": 1e-30}), tmp_path / "still")
+    still = weights_after(tmp_path / "still")
+    for bound in (1e-3, 2e-3):
+        moved = [(v - still[name]).square().sum() for name, v in weights_after(tmp_path / str(bound)).items()]
+        assert float(torch.stack(moved).sum().sqrt()) == pytest.approx(bound, rel=1e-3)
+
+
+def test_the_mean_of_the_weights_is_what_is_validated_and_kept(tones: Path, tmp_path: Path) -> None:
+    run(job(tones, ITERATION11, epochs=4, ema=0.9), tmp_path)
+    found = safetensors.torch.load_file(tmp_path / "epoch-3" / TENSORS_FILE)
+    bundle = Bundle.load(tmp_path / "epoch-3" / BUNDLE)
+    state = bundle.network.state_dict()
+    kept = safetensors.torch.load_file(tmp_path / f"epoch-{bundle.spec.trained.epoch}" / TENSORS_FILE)
+    running = [name for name in state if name.endswith("running_mean")]
+    assert running and all(not torch.equal(found[f"average.{n}"], found[f"network.{n}"]) for n in running)
+    for name, value in state.items():
+        torch.testing.assert_close(value, kept[f"average.{name}"], rtol=0, atol=0)
+    scores = bundle.predict({n: v.float() for n, v in val_feed(tones, bundle.spec).values.items()})
+    y = val_feed(tones, bundle.spec).targets.argmax(1).numpy()
+    told = bundle.spec.trained.metrics["val_loss"]
+    assert told == pytest.approx(-np.log(scores[range(len(y)), y]).mean(), rel=1e-4)
+
+
+def test_every_other_epoch_is_validated_and_always_the_last(tones: Path) -> None:
+    assert [m["epoch"] for m in run(job(tones, epochs=5, val_every_epochs=2)).history] == [1, 3, 4]
+
+
+def test_mistakes_are_kept_worst_first(tones: Path, tmp_path: Path) -> None:
+    progress = run(job(tones, epochs=1, learning_rate=1e-6), tmp_path)
+    told = json.loads((tmp_path / "epoch-0" / MISSES_FILE).read_text(encoding="utf-8"))
+    assert told["n_clips"] == 9
+    assert 1 - told["n_wrong"] / 9 == pytest.approx(progress.history[0]["val_accuracy"])
+    assert len(told["clips"]) == told["n_wrong"] > 0
+    scores = [clip["score"] for clip in told["clips"]]
+    assert scores == sorted(scores, reverse=True)
+    for clip in told["clips"]:
+        assert set(clip) == {"clip_id", "uri", "truth", "predicted", "score"}
+        assert clip["truth"] != clip["predicted"] and Path(clip["uri"]).stem == clip["clip_id"]
+
+
+def test_sounds_mixed_with_one_another_teach_many_labels(tones: Path, tmp_path: Path) -> None:
+    """One label a clip in training; two tones at once are heard as two, which without mixing they are not."""
+    heard = {}
+    for name, mixed in (("plain", {}), ("mixed", {"polymix": {"partners": 1, "level_db": (-3, 3)}})):
+        spec = train(epochs=16, monitor="val_micro_f1", early_stop_patience=16, **mixed)
+        run(Job(draft(tones, kind="multi"), spec, tones), tmp_path / name)
+        bundle = Bundle.load(last(tmp_path / name) / BUNDLE)
+        sounds = [chord(labels, 0.5, 100 + k) for k, labels in enumerate((["low", "top"], ["low", "middle"]) * 3)]
+        heard[name] = sum(len(bundle(sound, sample_rate=RATE).labels) for sound in sounds)
+    assert heard["mixed"] > heard["plain"] and heard["mixed"] >= 10
+
+
+def test_mixing_labels_needs_a_task_that_may_have_many(tones: Path) -> None:
+    with pytest.raises(ConfigError, match="polymix gives a clip several labels, and the task is of kind single"):
+        run(job(tones, polymix={}))
+
+
+@pytest.mark.parametrize("effect", ["mixup", "roll", "crop"])
+def test_each_effect_reaches_the_step(tones: Path, effect: str) -> None:
+    plain, changed = (run(job(tones, epochs=1, **other)).history[0]["train_loss"] for other in ({}, {effect: {}}))
+    assert plain != changed
