@@ -35,7 +35,7 @@ def silenced(maps: Tensor, share: Tensor | None) -> Tensor:
 def _over_maps(share: Tensor, maps: Tensor) -> Tensor:
     """[B, 1, 1, W] or [B, 1, W], as `maps` has it: 1 where there is sound."""
     mask = sounding(share, maps.shape[-1]).to(maps.dtype)
-    return mask.reshape(len(mask), *[1] * (maps.ndim - 2), -1)
+    return mask.reshape(mask.shape[0], *[1] * (maps.ndim - 2), -1)
 
 
 class SqueezeExcite(nn.Module):

@@ -62,7 +62,7 @@ def _delta_band(picture: Tensor, share: Tensor | None) -> Tensor:
 
 def _position(picture: Tensor, share: Tensor | None) -> Tensor:
     place = torch.linspace(-1, 1, picture.shape[2], device=picture.device, dtype=picture.dtype)
-    return place[:, None].expand(len(picture), 1, *picture.shape[2:])
+    return place[:, None].expand(picture.shape[0], 1, *picture.shape[2:])
 
 
 def _over_time(picture: Tensor, share: Tensor | None) -> Tensor:
