@@ -11,7 +11,7 @@ from instrunet.data.audit import AuditSpec
 from instrunet.data.corpora import CorpusSpec, SynthCorpusSpec
 from instrunet.data.split import SplitSpec
 from instrunet.features.featurizer import FrontEnd
-from instrunet.models import ModelSpec, inputs_of
+from instrunet.models import ModelSpec, without_weights
 from instrunet.models.seed_cnn import Task8Spec
 from instrunet.tasks import TASKS, Task
 from instrunet.training.optim import Monitor, TrainSpec
@@ -71,8 +71,9 @@ class Experiment(Spec):
         return self
 
     @model_validator(mode="after")
-    def _model_can_read_the_features(self) -> Self:
-        inputs_of(self.model, self.front)
+    def _model_can_be_built(self) -> Self:
+        """Before an hour of featurizing: it reads these features, and their grid is large enough."""
+        without_weights(self.model, self.front, n_labels=2)
         return self
 
     @property

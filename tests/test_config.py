@@ -12,6 +12,7 @@ from instrunet import experiment
 from instrunet.config import Spec, canonical_json, load_tree
 from instrunet.errors import ConfigError
 from instrunet.experiment import Experiment
+from instrunet.models import MODELS
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 Load = Callable[..., Experiment]
@@ -70,7 +71,7 @@ def test_every_shipped_configuration_loads(path: Path) -> None:
         ("model: {name: tsk8}", "unknown model 'tsk8'; did you mean task8?"),
         ("model: itration11", "unknown model 'itration11'; did you mean iteration11?"),
         ("data: {name: cvs, root: /x}", "unknown data 'cvs'; did you mean csv?"),
-        ("model: {name: qqqq}", "unknown model 'qqqq'; known: task8, iteration11"),
+        ("model: {name: qqqq}", f"unknown model 'qqqq'; known: {', '.join(MODELS)}"),
     ],
 )
 def test_a_typo_names_the_nearest(message: Callable[..., str], text: str, expected: str) -> None:

@@ -3,7 +3,8 @@
 Shapes: B clips, C channels, F bands, L frames, K labels.
 """
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,17 +14,52 @@ from torch import Tensor, nn
 from instrunet.errors import ConfigError
 from instrunet.features import FRAME_FEATURES, SHARE
 from instrunet.features.featurizer import FrontEnd, Statistics
-from instrunet.models.blocks import sounding
+from instrunet.models.attentive import Attentive, AttentiveSpec
+from instrunet.models.backbone import Backbone, BackboneSpec
+from instrunet.models.blocks import silenced
+from instrunet.models.body import Body
 from instrunet.models.picture import Picture
-from instrunet.models.seed_cnn import Iteration11, Iteration11Spec, Task8, Task8Spec
+from instrunet.models.resnet import HarmonicsResnet, HarmonicsResnetSpec
+from instrunet.models.seed_cnn import Iteration11, Iteration11Spec, MultiscaleSpec, Task8, Task8Spec
+from instrunet.models.soundmind import (
+    Dense40,
+    Dense40Spec,
+    SoundMind,
+    SoundMindSpec,
+    SoundMindTime,
+    SoundMindTimeSpec,
+)
 
 # What `model.name` may be: a new model is one file and one line here (and its spec in the union below).
 # A body is built from (spec, grid, n_labels) and called with (x, share): a picture [B, C, F, L] of its grid (F, L), or
 # numbers [B, F] of its grid (F, 1), and the share [B] of the frames that hold sound, or None where all do.
-MODELS: dict[str, type[nn.Module]] = {"task8": Task8, "iteration11": Iteration11}
-ModelSpec = Annotated[Task8Spec | Iteration11Spec, Field(discriminator="name")]
-ANY_LENGTH = ("iteration11",)  # those that end in a mean over time; to the others a short window is filled up
-NUMBER_MODELS: tuple[str, ...] = ()  # those that read numbers (`summary`); all others look at a picture
+MODELS: dict[str, Callable[[Any, tuple[int, int], int], Body]] = {
+    "task8": Task8,
+    "iteration11": Iteration11,
+    "multiscale": Iteration11,
+    "harmonics_resnet": HarmonicsResnet,
+    "soundmind": SoundMind,
+    "soundmind_time": SoundMindTime,
+    "dense40": Dense40,
+    "attentive": Attentive,
+    "backbone": Backbone,
+}
+ModelSpec = Annotated[
+    Task8Spec
+    | Iteration11Spec
+    | MultiscaleSpec
+    | HarmonicsResnetSpec
+    | SoundMindSpec
+    | SoundMindTimeSpec
+    | Dense40Spec
+    | AttentiveSpec
+    | BackboneSpec,
+    Field(discriminator="name"),
+]
+NumberSpec = SoundMindSpec | Dense40Spec
+NUMBER_MODELS = ("soundmind", "dense40")  # those that read numbers (`summary`); all others look at a picture
+# Those that pool over time, whatever its length; to the others a short window is filled up
+ANY_LENGTH = ("iteration11", "multiscale", "harmonics_resnet", "soundmind_time", "attentive")
 
 
 class Network(nn.Module):
@@ -39,19 +75,29 @@ class Network(nn.Module):
             for kind, values in (("mean", statistics.mean[name]), ("std", statistics.std[name])):
                 self.register_buffer(f"{kind}_{name}", torch.tensor(values)[:, None], persistent=False)
         shapes = [front.shapes()[name] for name in self.names]
-        own_grid = spec.name in ANY_LENGTH and spec.picture.size is None
+        own_grid = spec.name in ANY_LENGTH and not isinstance(spec, NumberSpec) and spec.picture.size is None
         self.n_frames = None if own_grid else shapes[0][1]
         shortest = front.shapes(front.least)[self.names[0]][1]  # is to be enough for the body
         grid = (sum(n_bands for n_bands, _ in shapes), shortest if own_grid else shapes[0][1])
-        self.picture = None if spec.name in NUMBER_MODELS else Picture(spec.picture)
-        self.body = MODELS[spec.name](spec, spec.picture.grid(*grid) if self.picture else grid, n_labels)
+        self.picture = None if isinstance(spec, NumberSpec) else Picture(spec.picture)
+        seen = grid if isinstance(spec, NumberSpec) else spec.picture.grid(*grid)
+        self.body = MODELS[spec.name](spec, seen, n_labels)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        stacked = torch.cat([self._normal(name, features[name]) for name in self.names], 1)
-        filled, share = self._filled(stacked, features.get(SHARE))
-        x = self.picture(filled) if self.picture else filled.flatten(1)
-        logits: Tensor = self.body(x, share)
+        logits: Tensor = self.body(*self.see(features))
         return logits
+
+    def embed(self, features: dict[str, Tensor]) -> Tensor:
+        """Features to [B, E], of which `body.head` makes the logits."""
+        return self.body.embed(*self.see(features))
+
+    def see(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """What the body is called with: a picture and the share of its frames that is a window's own, or numbers."""
+        stacked = torch.cat([self._normal(name, features[name]) for name in self.names], 1)
+        if self.picture is None:
+            return stacked.flatten(1), None
+        filled, share = self._filled(stacked, features.get(SHARE))
+        return self.picture(filled), share
 
     def _filled(self, normal: Tensor, share: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Frames that are not a window's own become 0, the training data's mean: here alone, in training and service.
@@ -59,8 +105,7 @@ class Network(nn.Module):
         Where the body needs the whole grid, frames are added up to it.
         """
         n_frames = normal.shape[2]
-        if share is not None:
-            normal = normal.masked_fill(~sounding(share, n_frames)[:, None], 0.0)
+        normal = silenced(normal, share)
         if self.n_frames is not None and n_frames < self.n_frames:
             share = (normal.new_ones(len(normal)) if share is None else share) * (n_frames / self.n_frames)
             normal = F.pad(normal, (0, self.n_frames - n_frames))
@@ -91,6 +136,16 @@ def inputs_of(spec: ModelSpec, front: FrontEnd) -> tuple[str, ...]:
             f"stacked features need the same number of frames a window, got {said}: give them one hop_length"
         )
     return names
+
+
+def without_weights(spec: ModelSpec, front: FrontEnd, n_labels: int) -> Network:
+    """The network on the `meta` device: its shapes, and every refusal that building it may end in. 2 to 8 ms.
+
+    A backbone takes 2 s the first time and 0.2 s after it: timm is imported.
+    """
+    ones = {feature.name: (1.0,) for feature in front.features}
+    with torch.device("meta"):
+        return Network(spec, front, Statistics(mean=ones, std=ones, n_windows=1), n_labels)
 
 
 def n_parameters(network: nn.Module) -> int:

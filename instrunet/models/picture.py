@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from instrunet.config import Spec
+from instrunet.errors import ConfigError
 
 # Nine stops fitted to matplotlib's `magma` for the least largest error: between them linear, within 0.02 of its table
 # (stops read off the table are 0.037 away between the first two).
@@ -73,3 +74,12 @@ def colour_map(picture: Tensor, stops: Tensor) -> Tensor:
     weights = (1 - (place - steps).abs()).clamp_min(0)  # [B, 9, H, W]
     colours = F.conv2d(weights, stops.to(weights.dtype)[:, :, None, None])
     return colours * 2 - 1
+
+
+def check_grid(name: str, grid: tuple[int, int], least: tuple[int, int]) -> None:
+    """A network that halves its picture more often than it can ends in nothing."""
+    if grid[0] < least[0] or grid[1] < least[1]:
+        raise ConfigError(
+            f"{name} needs a picture of at least {least[0]} x {least[1]}, got {grid[0]} x {grid[1]} (bands x frames); "
+            f"set model.picture.size={max(least)} or more, or lengthen front.window_s"
+        )

@@ -1,0 +1,121 @@
+"""Beginning from another model: its weights where they fit, stages held fast, slower steps the deeper a stage lies."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from instrunet.errors import ConfigError, DataError
+from instrunet.models.body import Body
+
+PREFIXES = ("", "body.", "body.net.", "net.")  # a bundle's network, a body alone, timm's own file for either
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Names in the network: those that were `copied`, those that were not (`fresh`), and in the file those `unused`."""
+
+    copied: tuple[str, ...]
+    fresh: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a local safetensors file; nothing pickled is opened."""
+    if path.suffix != ".safetensors":
+        raise ConfigError(
+            f"expected weights as a .safetensors file, got {path.name}: others are pickles, which may run code; "
+            "convert it with safetensors.torch.save_file"
+        )
+    try:
+        weights: dict[str, Tensor] = safetensors.torch.load_file(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}; give a local file") from None
+    except SafetensorError as error:
+        raise DataError(f"{path} is not a safetensors file: {error}; copy it again") from None
+    return weights
+
+
+def load_matching(network: nn.Module, weights: Mapping[str, Tensor]) -> Fitted:
+    """Copy every tensor that fits by name and shape; a head for other labels stays fresh.
+
+    Three colour channels are summed into one: what the first layer says of a grey picture is then unchanged.
+    """
+    state = network.state_dict()
+    prefix = max(PREFIXES, key=lambda p: sum(p + name in state for name in weights))
+    fits: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        ours = state.get(prefix + name)
+        if ours is not None and (value := _one_channel(value, ours)).shape == ours.shape:
+            fits[prefix + name] = value
+    copied = tuple(name for name in state if name in fits)
+    if not any(state[name].ndim > 1 for name in copied):
+        raise ConfigError(
+            f"none of the {len(weights)} tensors fits this network: expected names and shapes such as "
+            f"{_example(state)}, got {_example(weights)}; set model to that of the weights"
+        )
+    network.load_state_dict(fits, strict=False)
+    unused = tuple(name for name in weights if prefix + name not in fits)
+    return Fitted(copied, tuple(name for name in state if name not in fits), unused)
+
+
+def stages(body: Body) -> list[list[nn.Module]]:
+    """A body's modules from input to head; a norm belongs to the convolution before it."""
+    found: list[list[nn.Module]] = []
+    for module in _opened(body):
+        if not found or (_weighs(module) and any(map(_weighs, found[-1]))):
+            found.append([])
+        found[-1].append(module)
+    return found
+
+
+def freeze(body: Body, n_stages: int) -> list[nn.Module]:
+    """Hold the first stages fast; returns them, for the caller to set to `.eval()` after each `network.train()`.
+
+    Otherwise batch norm there would go on to follow the new data. The head cannot be frozen.
+    """
+    all_stages = stages(body)
+    if not 0 <= n_stages < len(all_stages):
+        raise ConfigError(f"expected 0 to {len(all_stages) - 1} stages to freeze, all but the head; got {n_stages}")
+    held = [module for stage in all_stages[:n_stages] for module in stage]
+    for module in held:
+        module.requires_grad_(False)
+    return held
+
+
+def rate_scales(body: Body, decay: float) -> dict[str, float]:
+    """By what each parameter's learning rate is multiplied: 1 for the head, `decay` for the stage before it, ..."""
+    all_stages = stages(body)
+    by_id = {
+        id(p): decay ** (len(all_stages) - 1 - k)
+        for k, stage in enumerate(all_stages)
+        for module in stage
+        for p in module.parameters()
+    }
+    return {name: by_id[id(p)] for name, p in body.named_parameters()}
+
+
+def _opened(module: nn.Module) -> list[nn.Module]:
+    """Its parts in order: sequences, and a network of timm's as a whole, are opened; blocks are not."""
+    parts: list[nn.Module] = []
+    for name, child in module.named_children():
+        opens = isinstance(child, nn.Sequential | nn.ModuleList) and name != "head"
+        parts += _opened(child) if opens or name == "net" else [child]
+    return parts
+
+
+def _weighs(module: nn.Module) -> bool:
+    return any(p.ndim > 1 for p in module.parameters())
+
+
+def _one_channel(value: Tensor, ours: Tensor) -> Tensor:
+    grey = value.ndim == ours.ndim == 4 and value.shape[1] == 3 and ours.shape[1] == 1
+    return value.sum(1, keepdim=True) if grey else value
+
+
+def _example(tensors: Mapping[str, Tensor]) -> str:
+    name = next((name for name, value in tensors.items() if value.ndim > 1), None)
+    return f"{name} {tuple(tensors[name].shape)}" if name else "no matrix at all"
