@@ -22,6 +22,8 @@ from instrunet.errors import AudioError
 UNKNOWN = 2**63 - 1  # libsndfile's length of a stream whose header does not state one, as of FLAC from a pipe
 RATES_HZ = (1000, 768_000)  # below, nothing is left of what made a sound; above, nobody records
 MOST_CHANNELS = 64
+LARGE_BLOCK = 2**16  # samples of all channels: 256 kB stay in the cache from decoding to resampling
+SMALL_BLOCK = 1000  # frames: what an error costs; not a divisor of 4096, behind whose last sample libsndfile looks on
 
 
 class DecodeError(AudioError):
@@ -79,10 +81,12 @@ def blocks(file: sf.SoundFile, first: int, n_frames: int, block: int) -> Iterato
         n_frames -= len(samples)
 
 
-def salvaged(found: Opened, first: int, n_frames: int, block: int) -> Iterator[NDArray[np.float32]]:
-    """As `blocks`, of the file opened anew and up to where the decoder gives up: an error costs its block."""
+def salvaged(found: Opened, first: int, n_frames: int, block: int, heard: int = 0) -> Iterator[NDArray[np.float32]]:
+    """As `blocks`, of the file opened anew, up to where the decoder gives up, without the first `heard` frames."""
     with opened(found.path) as again, suppress(sf.LibsndfileError, RuntimeError):
-        yield from blocks(again.file, first, n_frames, block)
+        for _ in blocks(again.file, first, heard, LARGE_BLOCK // again.file.channels):
+            pass
+        yield from blocks(again.file, 0 if heard else first, n_frames - heard, block)
 
 
 def shown(path: Path) -> str:

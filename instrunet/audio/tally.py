@@ -1,4 +1,4 @@
-"""Blocks of decoded sound summed up: mixed down, judged before the mix (which hides a channel's faults), checked.
+"""Blocks of decoded sound judged before they are mixed down (which hides a channel's faults), mixed, and checked.
 
 Shapes: T frames, C channels.
 """
@@ -15,15 +15,17 @@ ABSURD = 1e12  # no scale of samples reaches it, and the power of what does over
 
 
 class Tally:
-    """What `add` was given of [T, C], in the order in which it came; `claims` holds the sum to check, if any."""
+    """What passed through `mixed`, in the order in which it came; `claims` holds the sum to check, if any."""
 
     def __init__(self, claims: Claims) -> None:
+        self.n, self.broken = 0, ""  # frames, and why there are no more of them
         self._claims = claims
         self._sum = hashlib.md5(usedforsecurity=False)
-        self._blocks: list[NDArray[np.float32]] = []
         self._sane, self._peak, self._n_full = True, 0.0, 0
+        self._mono_peak, self._mono_sum = 0.0, 0.0
 
-    def add(self, samples: NDArray[np.float32]) -> None:
+    def mixed(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A block [T, C] as mono [T]."""
         if self._claims.md5:
             self._sum.update(_as_integers(samples, self._claims.width))
         level = np.abs(samples)
@@ -33,21 +35,23 @@ class Tally:
             samples, level = np.where(sane, samples, 0), np.where(sane, level, 0)
         self._peak = max(self._peak, float(level.max(initial=0.0)))
         self._n_full += int(np.count_nonzero(level >= CLIP_LEVEL))
-        self._blocks.append(samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32))
+        mono: NDArray[np.float32] = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+        self._mono_peak = max(self._mono_peak, float(np.abs(mono).max(initial=0.0)))
+        self._mono_sum += float(mono.sum(dtype=np.float64))
+        self.n += len(mono)
+        return mono
 
-    def mono(self) -> NDArray[np.float32]:
-        if len(self._blocks) == 1:
-            return self._blocks[0]
-        return np.concatenate([np.zeros(0, np.float32), *self._blocks])
+    def broke_off(self, why: str) -> None:
+        """The decoder gave up: what follows may not be what the sum is of."""
+        self.broken, self._claims = why, Claims()
 
-    def flags(self, mono: NDArray[np.float32]) -> list[str]:
+    def flags(self) -> list[str]:
         found = [] if self._sane else ["nonfinite"]
         if self._peak > 1.5:
             found.append("out_of_range")
         elif self._n_full > 10:
             found.append("clipped")
-        peak = float(np.abs(mono).max(initial=0.0))
-        if peak and abs(float(mono.mean())) > 0.1 * peak:
+        if self._mono_peak and abs(self._mono_sum) > 0.1 * self._mono_peak * self.n:
             found.append("dc")
         return found
 

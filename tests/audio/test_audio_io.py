@@ -115,8 +115,36 @@ def test_ranges_put_together_are_the_whole(tmp_path: Path) -> None:
 def test_blocks_of_decoding_leave_no_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "a.flac", music(2.0, 44_100, 2), 44_100)
     whole = read(path, RATE).wave
-    monkeypatch.setattr(io, "BLOCK", 1000)
+    monkeypatch.setattr(io, "LARGE_BLOCK", 1000)
     np.testing.assert_array_equal(read(path, RATE).wave, whole)
+
+
+@pytest.mark.parametrize("rate", [RATE, 44_100, 48_000])
+def test_who_listens_hears_the_range_before_it_is_resampled(tmp_path: Path, rate: int) -> None:
+    wave = music(3.0, rate, 2)
+    path = written(tmp_path / "a.flac", wave, rate)
+    for start_s, stop_s in ((0.0, None), (0.0, 1.0), (0.51, 2.87), (2.2, 3.0), (5.0, 6.0)):
+        heard: list[Wave] = []
+        rates = set()
+
+        def listen(of: int, block: Wave, heard: list[Wave] = heard, rates: set[int] = rates) -> None:
+            heard.append(block)
+            rates.add(of)
+
+        sound = read(path, RATE, start_s, stop_s, listen)
+        np.testing.assert_array_equal(sound.wave, read(path, RATE, start_s, stop_s).wave)
+        expected = wave.mean(1)[round(start_s * rate) : round((stop_s or 3.0) * rate)]
+        np.testing.assert_allclose(np.concatenate([np.zeros(0), *heard]), expected, atol=1e-4)
+        assert rates == ({rate} if len(expected) else set())
+
+
+def test_a_break_is_heard_once(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.flac", music(4.0, 44_100, 2), 44_100)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    heard: list[Wave] = []
+    sound = read(path, RATE, listen=lambda _, block: heard.append(block))
+    assert sound.damage and abs(len(np.concatenate(heard)) / 44_100 - len(sound.wave) / RATE) < 1e-3
+    np.testing.assert_array_equal(np.concatenate(heard), read(path, 44_100).wave)
 
 
 def test_a_range_past_the_end_is_empty(tmp_path: Path) -> None:
