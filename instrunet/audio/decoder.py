@@ -34,6 +34,16 @@ class DecodeError(AudioError):
         self.status = status
 
 
+class _Forward(sf.SoundFile):  # type: ignore[misc]  # soundfile has no types
+    """Read from front to back: after each read, soundfile seeks to where it is if it may.
+
+    That decodes a FLAC frame anew, and steps over a hole in an Ogg stream: later sound would stand for what is lost.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 @dataclass(frozen=True)
 class Opened:
     file: sf.SoundFile
@@ -55,7 +65,7 @@ def opened(path: Path) -> Iterator[Opened]:
         claims = examine(fd)
         try:
             # Not by its name, from which libsndfile would guess
-            file = sf.SoundFile(_Patched(fd, claims.patch) if claims.patch else fd, closefd=False)
+            file = _Forward(_Patched(fd, claims.patch) if claims.patch else fd, closefd=False)
         except (sf.LibsndfileError, OSError, RuntimeError, TypeError) as error:
             raise _no_sound(path, reason(error)) from None
         with file:
@@ -68,7 +78,7 @@ def opened(path: Path) -> Iterator[Opened]:
 def blocks(file: sf.SoundFile, first: int, n_frames: int, block: int) -> Iterator[NDArray[np.float32]]:
     """At most `n_frames` from `first` on, in blocks [T, C].
 
-    A short one is the last: after a hole in an Ogg stream, libsndfile would go on at a place that is not the right one.
+    A short one is the last: behind a hole in an Ogg stream, libsndfile would go on with sound from another place.
     """
     if first:
         file.seek(first)

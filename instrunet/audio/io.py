@@ -192,7 +192,8 @@ def _judged(found: Opened, plan: _Range, tally: Tally) -> tuple[list[str], str]:
 
 def _damage(found: Opened, plan: _Range, n: int) -> str:
     if found.frames == UNKNOWN:
-        return ""  # libsndfile has no other way to end such a stream than to break off
+        # libsndfile has no other way to end such a stream than to break off
+        return "" if n or plan.first else "no sound in it can be decoded"
     rate = found.file.samplerate
     if n < plan.n_in:
         return short(plan.first + plan.n_in, plan.first + n, rate)

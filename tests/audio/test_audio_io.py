@@ -252,6 +252,13 @@ def test_a_length_that_the_header_does_not_state_is_counted(tmp_path: Path) -> N
     assert len(read(path, RATE, 1.0, 2.0).wave) == RATE
 
 
+def test_a_stream_of_unknown_length_that_holds_nothing_is_corrupt(tmp_path: Path) -> None:
+    path = _with_total_samples(written(tmp_path / "a.flac", music(3.0, 44_100), 44_100), 0)
+    content = path.read_bytes()
+    path.write_bytes(content[:90] + bytes(len(content) - 90))
+    assert status(path) == "corrupt"
+
+
 def test_a_header_that_promises_weeks_takes_no_memory(tmp_path: Path) -> None:
     path = _with_total_samples(written(tmp_path / "a.flac", music(3.0, 44_100), 44_100), 2**36 - 1)
     sound = read(path, RATE)
@@ -325,6 +332,21 @@ def test_an_mp3_cut_inside_its_last_frame_is_damaged(tmp_path: Path) -> None:
         assert read(path, RATE).damage, n
     path.write_bytes(whole + b"TAG".ljust(128, b"\0"))
     assert read(path, RATE).damage == ""
+
+
+def test_a_hole_in_an_ogg_is_told_wherever_blocks_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "a.ogg", music(3.0, 44_100, 2), 44_100)
+    whole, content = read(path, RATE).wave, bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF  # costs a page
+    path.write_bytes(content)
+    told = set()
+    for block in (1000, 2 * 4096, 2 * 32_768, 2**20):
+        monkeypatch.setattr(io, "LARGE_BLOCK", block)
+        sound = read(path, RATE)
+        told.add((sound.damage, len(sound.wave)))
+        np.testing.assert_allclose(sound.wave[:RATE], whole[:RATE], atol=1e-4)
+    ((damage, n),) = told
+    assert "fewer than its header promises" in damage and RATE < n < 2.9 * RATE
 
 
 def test_links_in_a_circle_and_devices_are_unreadable(tmp_path: Path) -> None:
