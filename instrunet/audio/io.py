@@ -40,6 +40,7 @@ SHORTEST_S = 0.05  # less sound than this says nothing about what made it
 MARGIN_S = 0.06
 LONGEST = 6 * 3600 * 48_000  # samples that one call reads, each channel's and before or after resampling: 4 GB
 
+Read = Callable[..., "Sound"]  # `read`, or one that does the same elsewhere
 Listener = Callable[[int, NDArray[np.float32]], None]  # the rate of the file, and a block [T] of it
 
 

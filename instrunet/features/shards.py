@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from instrunet.audio import io
+from instrunet.audio.isolated import ahead
 from instrunet.data.parts import part_path
 from instrunet.errors import DataError
 from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics, Windows
@@ -38,15 +39,16 @@ def schema(front: FrontEnd) -> pa.Schema:
     return pa.schema(columns + [(feature.name, pa.binary()) for feature in front.features])
 
 
-def make_part(clips: Sequence[Mapping[str, Any]], featurizer: Featurizer) -> pa.Table:
+def make_part(clips: Sequence[Mapping[str, Any]], featurizer: Featurizer, read: io.Read = io.read) -> pa.Table:
     """The rows of one part. A clip that gives no sound gives one row that says why; nothing is dropped."""
     rows: list[dict[str, Any]] = []
     sums: Sums = {
         feature.name: np.zeros(3) for feature in featurizer.spec.features
     }  # training split: sum, squares, count
     audio_s = 0.0
-    for clip in clips:
-        made, seconds = _clip_rows(clip, featurizer, sums)
+    heard = ahead(lambda clip: _heard(clip, featurizer.spec.sample_rate, read), clips)
+    for clip, sound in zip(clips, heard, strict=True):
+        made, seconds = _clip_rows(clip, sound, featurizer, sums)
         rows += made
         audio_s += seconds
     n_bad = sum(row["status"] != "ok" for row in rows)
@@ -111,16 +113,23 @@ def _stack(column: pa.ChunkedArray, shape: tuple[int, int]) -> NDArray[np.float1
     return out
 
 
-def _clip_rows(clip: Mapping[str, Any], featurizer: Featurizer, sums: Sums) -> tuple[list[dict[str, Any]], float]:
-    base = {name: clip[name] for name in COPIED}
-    stop_s = clip["stop_s"]
+def _heard(clip: Mapping[str, Any], sample_rate: int, read: io.Read) -> io.Sound | io.DecodeError:
+    """Its sound, or why it has none that may be used."""
+    stop_s = None if _missing(clip["stop_s"]) else clip["stop_s"]
     try:
-        sound = io.read(
-            Path(clip["uri"]), featurizer.spec.sample_rate, clip["start_s"], None if _missing(stop_s) else stop_s
-        )
-        _check(sound, featurizer.spec.sample_rate)
+        sound = read(Path(clip["uri"]), sample_rate, clip["start_s"], stop_s)
+        _check(sound, sample_rate)
     except io.DecodeError as error:
-        return [base | {"status": error.status, "error": str(error)}], 0.0
+        return error
+    return sound
+
+
+def _clip_rows(
+    clip: Mapping[str, Any], sound: io.Sound | io.DecodeError, featurizer: Featurizer, sums: Sums
+) -> tuple[list[dict[str, Any]], float]:
+    base = {name: clip[name] for name in COPIED}
+    if isinstance(sound, io.DecodeError):
+        return [base | {"status": sound.status, "error": str(sound)}], 0.0
     seen = featurizer.fast(sound.wave)
     half = {name: values.astype(np.float16) for name, values in seen.features.items()}
     if clip["split"] == "train":
