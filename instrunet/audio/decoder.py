@@ -19,6 +19,7 @@ from instrunet.audio.headers import examine
 from instrunet.audio.streams import Claims
 from instrunet.errors import AudioError
 
+Samples = NDArray[np.float32] | NDArray[np.int16]
 UNKNOWN = 2**63 - 1  # libsndfile's length of a stream whose header does not state one, as of FLAC from a pipe
 RATES_HZ = (1000, 768_000)  # below, nothing is left of what made a sound; above, nobody records
 MOST_CHANNELS = 64
@@ -75,15 +76,16 @@ def opened(path: Path) -> Iterator[Opened]:
         os.close(fd)
 
 
-def blocks(file: sf.SoundFile, first: int, n_frames: int, block: int) -> Iterator[NDArray[np.float32]]:
-    """At most `n_frames` from `first` on, in blocks [T, C].
+def blocks(found: Opened, first: int, n_frames: int, block: int) -> Iterator[Samples]:
+    """At most `n_frames` from `first` on, in blocks [T, C], as floats or as the 16 bits that a checksum is of.
 
     A short one is the last: behind a hole in an Ogg stream, libsndfile would go on with sound from another place.
     """
+    file, dtype = found.file, "int16" if found.claims.md5 and found.claims.width == 2 else "float32"
     if first:
         file.seek(first)
     while n_frames > 0:
-        samples = file.read(min(block, n_frames), dtype="float32", always_2d=True)
+        samples = file.read(min(block, n_frames), dtype=dtype, always_2d=True)
         if len(samples):
             yield samples
         if len(samples) < min(block, n_frames):
@@ -91,12 +93,12 @@ def blocks(file: sf.SoundFile, first: int, n_frames: int, block: int) -> Iterato
         n_frames -= len(samples)
 
 
-def salvaged(found: Opened, first: int, n_frames: int, block: int, heard: int = 0) -> Iterator[NDArray[np.float32]]:
+def salvaged(found: Opened, first: int, n_frames: int, block: int, heard: int = 0) -> Iterator[Samples]:
     """As `blocks`, of the file opened anew, up to where the decoder gives up, without the first `heard` frames."""
     with opened(found.path) as again, suppress(sf.LibsndfileError, RuntimeError):
-        for _ in blocks(again.file, first, heard, LARGE_BLOCK // again.file.channels):
+        for _ in blocks(again, first, heard, LARGE_BLOCK // again.file.channels):
             pass
-        yield from blocks(again.file, 0 if heard else first, n_frames - heard, block)
+        yield from blocks(again, 0 if heard else first, n_frames - heard, block)
 
 
 def shown(path: Path) -> str:

@@ -163,7 +163,7 @@ def _counted(found: Opened, first: int, n_frames: int, block: int) -> int:
 def _mono(found: Opened, plan: _Range, tally: Tally) -> Iterator[NDArray[np.float32]]:
     """The planned samples mixed down, in blocks [T]; where the decoder breaks, what it gives in small ones."""
     try:
-        for samples in blocks(found.file, plan.first, plan.n_in, LARGE_BLOCK // found.file.channels):
+        for samples in blocks(found, plan.first, plan.n_in, LARGE_BLOCK // found.file.channels):
             yield tally.mixed(samples)
     except (sf.LibsndfileError, RuntimeError) as error:
         tally.broke_off(reason(error))
