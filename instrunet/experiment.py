@@ -24,6 +24,7 @@ class ClusterSpec(Spec):
     gpus_per_worker: float = Field(0, ge=0)
     cpus_per_worker: float = Field(1, gt=0)
     max_failures: int = Field(3, ge=0)
+    decode_wait_s: float = Field(30.0, gt=0)  # a decoder that takes longer for a clip is stopped
     num_cpus: int | None = Field(None, ge=1)  # logical CPUs of a local Ray; None: the machine's, but at least 4
 
 

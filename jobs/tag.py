@@ -16,6 +16,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="where the tags go; the same folder again goes on")
     parser.add_argument("--unit-s", type=float, default=300.0, help="longest stretch handled at once, in seconds")
     parser.add_argument("--max-bad-fraction", type=float, default=1.0, help="more bad files than this fail the job")
+    parser.add_argument("--decode-wait-s", type=float, default=30.0, help="a decoder that takes longer is stopped")
     args = cli.arguments(parser)
     return cli.run_pipeline("tag", args)
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import torch
 
 from instrunet.audio.fingerprint import ClipPrint
+from instrunet.audio.isolated import Decoder, Limits
 from instrunet.config import fingerprint
 from instrunet.data import corpora, manifest, parts, split
 from instrunet.data.corpora import SynthCorpusSpec
@@ -87,7 +88,7 @@ def prepare(
     _write_manifest(frame, folder)
     if parts.left(folder, shards.KIND, n_parts):
         cluster.connect(spec, verbose=verbose)
-        _make(folder, front, n_parts)
+        _make(folder, front, Limits(wait_s=spec.decode_wait_s), n_parts)
     _close(folder, n_parts, max_bad_fraction)
     return folder
 
@@ -95,16 +96,17 @@ def prepare(
 class Worker:
     """An actor that makes parts: it reads its clips from the manifest's row group, publishes prints, then features."""
 
-    def __init__(self, folder: str, front: dict[str, Any]) -> None:
+    def __init__(self, folder: str, front: dict[str, Any], limits: Limits) -> None:
         torch.set_num_threads(1)  # one actor a core
         self.folder = Path(folder)
         self.featurizer = Featurizer(FrontEnd.model_validate(front))
+        self.decoder = Decoder(limits)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         number = int(row["part"])
         clips = pq.ParquetFile(self.folder / MANIFEST).read_row_group(number).to_pylist()
         prints: dict[str, ClipPrint] = {}
-        table = shards.make_part(clips, self.featurizer, prints)
+        table = shards.make_part(clips, self.featurizer, prints, self.decoder.read)
         audit.publish_prints(self.folder, number, prints)  # first: a shard that is listed has its prints
         path = parts.part_path(self.folder, shards.KIND, number)
         # Half-precision features are noise to a compressor: 4 % smaller for 5 times the write
@@ -117,9 +119,9 @@ def _write_manifest(frame: pd.DataFrame, folder: Path) -> None:
     parts.publish(folder / MANIFEST, lambda aside: pq.write_table(table, aside, row_group_size=CLIPS_PER_PART))
 
 
-def _make(folder: Path, front: FrontEnd, n_parts: int) -> None:
+def _make(folder: Path, front: FrontEnd, limits: Limits, n_parts: int) -> None:
     done = n_parts - len(parts.left(folder, shards.KIND, n_parts))
-    arguments = {"folder": str(folder), "front": front.model_dump(mode="json")}
+    arguments = {"folder": str(folder), "front": front.model_dump(mode="json"), "limits": limits}
     with bar("features", n_parts, done) as progress:
         for _ in run_parts(folder, shards.KIND, n_parts, Worker, arguments):
             progress.advance()

@@ -9,6 +9,7 @@ import torch
 
 from instrunet import __version__
 from instrunet.archive import books, tagger, units
+from instrunet.audio.isolated import Decoder, Limits
 from instrunet.bundle import Bundle
 from instrunet.data import parts
 from instrunet.errors import JobError
@@ -23,7 +24,9 @@ def run(args: argparse.Namespace) -> Path:
     bundle = Bundle.load(args.bundle)
     spec = units.UnitSpec(unit_s=args.unit_s)
     out: Path = args.out.absolute()
-    work = units.work_list(args.archive, spec, bundle.fingerprint)
+    limits = Limits(wait_s=args.decode_wait_s)
+    with Decoder(limits) as decoder:
+        work = units.work_list(args.archive, spec, bundle.fingerprint, decoder.probe)
     claim(out, args.archive, work, bundle, spec)
     if parts.is_done(out):
         note(f"{out} is done: {len(work)} units were tagged before")
@@ -33,7 +36,7 @@ def run(args: argparse.Namespace) -> Path:
     n_parts = units.n_parts(work)
     if parts.left(out, books.UNITS, n_parts):
         cluster.connect(ClusterSpec(), verbose=args.verbose)
-        _tag(out, args.bundle.absolute(), n_parts, len(work))
+        _tag(out, args.bundle.absolute(), limits, n_parts, len(work))
     _close(books.close(out, work, bundle), out, args.max_bad_fraction)
     return out
 
@@ -53,24 +56,25 @@ def claim(out: Path, archive: Path, work: Any, bundle: Bundle, spec: units.UnitS
 class Worker:
     """An actor that makes parts: decode, features and network fused, so that only paths and rows cross processes."""
 
-    def __init__(self, out: str, bundle: str) -> None:
+    def __init__(self, out: str, bundle: str, limits: Limits) -> None:
         torch.set_num_threads(1)  # one actor a core
         self.out = Path(out)
         self.bundle = Bundle.load(Path(bundle))
+        self.decoder = Decoder(limits)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         number = int(row["part"])
-        rows = [tagger.tag(unit, self.bundle) for unit in units.load_part(self.out / units.WORK_LIST, number)]
+        rows = tagger.tag_all(units.load_part(self.out / units.WORK_LIST, number), self.bundle, self.decoder.read)
         path = parts.part_path(self.out, books.UNITS, number)
         parts.publish(path, lambda aside: pq.write_table(tagger.table(rows), aside, compression="zstd"))
         return {"part": number, "units": len(rows), "bad": sum(r["status"] in tagger.BAD for r in rows)}
 
 
-def _tag(out: Path, bundle: Path, n_parts: int, n_units: int) -> None:
+def _tag(out: Path, bundle: Path, limits: Limits, n_parts: int, n_units: int) -> None:
     done = n_parts - len(parts.left(out, books.UNITS, n_parts))
-    bad = 0
+    arguments, bad = {"out": str(out), "bundle": str(bundle), "limits": limits}, 0
     with bar(f"tagging {n_units} units", n_parts, done) as progress:
-        for made in run_parts(out, books.UNITS, n_parts, Worker, {"out": str(out), "bundle": str(bundle)}):
+        for made in run_parts(out, books.UNITS, n_parts, Worker, arguments):
             bad += int(made["bad"])
             progress.advance(note=f"{bad} bad" if bad else "")
 

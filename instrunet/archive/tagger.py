@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from instrunet.audio import io
+from instrunet.audio.isolated import ahead
 from instrunet.bundle import Bundle
 
 STATUSES = ("tagged", "silent", "too_short", "duplicate", "damaged", "corrupt", "unreadable")
@@ -30,21 +31,39 @@ SCHEMA = pa.schema(
 )
 
 
-def tag(unit: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
+def tag_all(units: list[dict[str, Any]], bundle: Bundle, read: io.Read = io.read) -> list[dict[str, Any]]:
+    """Their output rows; the next unit is decoded while the network looks at this one."""
+    heard = ahead(lambda unit: _heard(unit, bundle, read), units)
+    return [_row(unit, sound, bundle) for unit, sound in zip(units, heard, strict=True)]
+
+
+def tag(unit: dict[str, Any], bundle: Bundle, read: io.Read = io.read) -> dict[str, Any]:
     """The output row of a unit; `stop_s` is filled in where only decoding could tell."""
-    row = {name: unit[name] for name in ("unit_id", "uri", "start_s", "stop_s", "status", "error")}
-    row |= {"flags": [], "window_start_s": [], "scores": [], "bundle": bundle.fingerprint}
-    if unit["status"]:
-        return row
-    try:
-        sound = io.read(Path(unit["uri"]), bundle.spec.front.sample_rate, unit["start_s"], unit["stop_s"])
-    except io.DecodeError as error:
-        return row | {"status": error.status, "error": str(error)}
-    return row | _scored(unit, sound, bundle)
+    return _row(unit, _heard(unit, bundle, read), bundle)
 
 
 def table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _heard(unit: dict[str, Any], bundle: Bundle, read: io.Read) -> io.Sound | io.DecodeError | None:
+    """Its sound, or why there is none; nothing of a unit whose status is known."""
+    if unit["status"]:
+        return None
+    try:
+        return read(Path(unit["uri"]), bundle.spec.front.sample_rate, unit["start_s"], unit["stop_s"])
+    except io.DecodeError as error:
+        return error
+
+
+def _row(unit: dict[str, Any], heard: io.Sound | io.DecodeError | None, bundle: Bundle) -> dict[str, Any]:
+    row = {name: unit[name] for name in ("unit_id", "uri", "start_s", "stop_s", "status", "error")}
+    row |= {"flags": [], "window_start_s": [], "scores": [], "bundle": bundle.fingerprint}
+    if heard is None:
+        return row
+    if isinstance(heard, io.DecodeError):
+        return row | {"status": heard.status, "error": str(heard)}
+    return row | _scored(unit, heard, bundle)
 
 
 def _scored(unit: dict[str, Any], sound: io.Sound, bundle: Bundle) -> dict[str, Any]:

@@ -6,7 +6,7 @@ of a name that is not UTF-8 stands in it as \\xNN, and such a file is `unreadabl
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from instrunet.audio.io import EXTENSIONS, DecodeError, probe
+from instrunet.audio.io import EXTENSIONS, DecodeError, Header, probe
 from instrunet.config import Spec, fingerprint
 from instrunet.data.manifest import sha256_of
 from instrunet.errors import DataError
 
 WORK_LIST = "work_list.parquet"
+Look = Callable[[Path], Header]  # `probe`, or one that does the same elsewhere
 LONGEST_S = 1e6  # 12 days: a header that says more says nothing, and could make 10**8 units
 
 # `status` is empty where a worker has to find out; a duplicate or unreadable file is known before
@@ -54,11 +55,11 @@ def list_files(archive: Path) -> list[Path]:
     return found
 
 
-def work_list(archive: Path, spec: UnitSpec, bundle: str) -> pa.Table:
+def work_list(archive: Path, spec: UnitSpec, bundle: str, look: Look = probe) -> pa.Table:
     """One row a unit. The same archive, spec and bundle give the same rows and the same parts."""
     files = list_files(archive)
     twins = _duplicates(files)
-    rows = [row for path in files for row in _units(path, archive, spec, bundle, twins)]
+    rows = [row for path in files for row in _units(path, archive, spec, bundle, twins, look)]
     return pa.Table.from_pylist(list(_in_parts(rows, spec)), schema=SCHEMA)
 
 
@@ -99,8 +100,10 @@ def check_name(path: Path) -> None:
         raise DecodeError("unreadable", f"expected a name in UTF-8, got {as_text(path)}; rename it")
 
 
-def _units(path: Path, archive: Path, spec: UnitSpec, bundle: str, twins: dict[Path, Path]) -> Iterator[dict[str, Any]]:
-    status, error, duration_s = _known(path, twins)
+def _units(
+    path: Path, archive: Path, spec: UnitSpec, bundle: str, twins: dict[Path, Path], look: Look
+) -> Iterator[dict[str, Any]]:
+    status, error, duration_s = _known(path, twins, look)
     for start_s, stop_s in _ranges(duration_s, spec.unit_s):
         yield {
             "unit_id": _unit_id(path, archive, start_s, stop_s, bundle),
@@ -112,11 +115,11 @@ def _units(path: Path, archive: Path, spec: UnitSpec, bundle: str, twins: dict[P
         }
 
 
-def _known(path: Path, twins: dict[Path, Path]) -> tuple[str, str, float | None]:
+def _known(path: Path, twins: dict[Path, Path], look: Look) -> tuple[str, str, float | None]:
     """(status, error, duration_s) as far as they can be told without decoding."""
     try:
         check_name(path.absolute())
-        duration_s = probe(path).duration_s
+        duration_s = look(path).duration_s
     except DecodeError as problem:
         return problem.status, str(problem), None
     status, error = ("duplicate", f"the same bytes as {twins[path]}") if path in twins else ("", "")

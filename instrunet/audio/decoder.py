@@ -19,9 +19,12 @@ from instrunet.audio.headers import examine
 from instrunet.audio.streams import Claims
 from instrunet.errors import AudioError
 
+Samples = NDArray[np.float32] | NDArray[np.int16]
 UNKNOWN = 2**63 - 1  # libsndfile's length of a stream whose header does not state one, as of FLAC from a pipe
 RATES_HZ = (1000, 768_000)  # below, nothing is left of what made a sound; above, nobody records
 MOST_CHANNELS = 64
+LARGE_BLOCK = 2**16  # samples of all channels: 256 kB stay in the cache from decoding to resampling
+SMALL_BLOCK = 1000  # frames: what an error costs; not a divisor of 4096, behind whose last sample libsndfile looks on
 
 
 class DecodeError(AudioError):
@@ -30,6 +33,16 @@ class DecodeError(AudioError):
     def __init__(self, status: str, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class _Forward(sf.SoundFile):  # type: ignore[misc]  # soundfile has no types
+    """Read from front to back: after each read, soundfile seeks to where it is if it may.
+
+    That decodes a FLAC frame anew, and steps over a hole in an Ogg stream: later sound would stand for what is lost.
+    """
+
+    def seekable(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,7 @@ def opened(path: Path) -> Iterator[Opened]:
         claims = examine(fd)
         try:
             # Not by its name, from which libsndfile would guess
-            file = sf.SoundFile(_Patched(fd, claims.patch) if claims.patch else fd, closefd=False)
+            file = _Forward(_Patched(fd, claims.patch) if claims.patch else fd, closefd=False)
         except (sf.LibsndfileError, OSError, RuntimeError, TypeError) as error:
             raise _no_sound(path, reason(error)) from None
         with file:
@@ -63,15 +76,16 @@ def opened(path: Path) -> Iterator[Opened]:
         os.close(fd)
 
 
-def blocks(file: sf.SoundFile, first: int, n_frames: int, block: int) -> Iterator[NDArray[np.float32]]:
-    """At most `n_frames` from `first` on, in blocks [T, C].
+def blocks(found: Opened, first: int, n_frames: int, block: int) -> Iterator[Samples]:
+    """At most `n_frames` from `first` on, in blocks [T, C], as floats or as the 16 bits that a checksum is of.
 
-    A short one is the last: after a hole in an Ogg stream, libsndfile would go on at a place that is not the right one.
+    A short one is the last: behind a hole in an Ogg stream, libsndfile would go on with sound from another place.
     """
+    file, dtype = found.file, "int16" if found.claims.md5 and found.claims.width == 2 else "float32"
     if first:
         file.seek(first)
     while n_frames > 0:
-        samples = file.read(min(block, n_frames), dtype="float32", always_2d=True)
+        samples = file.read(min(block, n_frames), dtype=dtype, always_2d=True)
         if len(samples):
             yield samples
         if len(samples) < min(block, n_frames):
@@ -79,10 +93,12 @@ def blocks(file: sf.SoundFile, first: int, n_frames: int, block: int) -> Iterato
         n_frames -= len(samples)
 
 
-def salvaged(found: Opened, first: int, n_frames: int, block: int) -> Iterator[NDArray[np.float32]]:
-    """As `blocks`, of the file opened anew and up to where the decoder gives up: an error costs its block."""
+def salvaged(found: Opened, first: int, n_frames: int, block: int, heard: int = 0) -> Iterator[Samples]:
+    """As `blocks`, of the file opened anew, up to where the decoder gives up, without the first `heard` frames."""
     with opened(found.path) as again, suppress(sf.LibsndfileError, RuntimeError):
-        yield from blocks(again.file, first, n_frames, block)
+        for _ in blocks(again, first, heard, LARGE_BLOCK // again.file.channels):
+            pass
+        yield from blocks(again, 0 if heard else first, n_frames - heard, block)
 
 
 def shown(path: Path) -> str:

@@ -58,7 +58,9 @@ class Ear:
         self._blocks.append(block)
 
     def made(self) -> ClipPrint:
-        return print_of_wave(np.concatenate(self._blocks), self._rate) if self._blocks else ClipPrint("", b"")
+        """The print; what was heard is let go."""
+        blocks, self._blocks = self._blocks, []
+        return print_of_wave(np.concatenate(blocks), self._rate) if blocks else ClipPrint("", b"")
 
 
 def print_of(path: Path | str, start_s: float = 0.0, stop_s: float | None = None) -> ClipPrint:

@@ -4,16 +4,27 @@ Shapes: T samples, C channels.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import soundfile as sf
-import soxr
 from numpy.typing import NDArray
 
-from instrunet.audio.decoder import UNKNOWN, DecodeError, Opened, blocks, opened, reason, salvaged
+from instrunet.audio.decoder import (
+    LARGE_BLOCK,
+    SMALL_BLOCK,
+    UNKNOWN,
+    DecodeError,
+    Opened,
+    blocks,
+    opened,
+    reason,
+    salvaged,
+)
+from instrunet.audio.rate import Resampled
 from instrunet.audio.streams import Claims, short
 from instrunet.audio.tally import Tally
 
@@ -27,10 +38,9 @@ EXTENSIONS = frozenset(
 QUIET = 1e-4  # -80 dBFS: below it is silence
 SHORTEST_S = 0.05  # less sound than this says nothing about what made it
 MARGIN_S = 0.06
-BLOCK = 2**20  # samples of all channels, 24 s of one; memory follows the sound there is, not what a header claims
-SMALL_BLOCK = 1000  # frames: what an error costs; not a divisor of 4096, behind whose last sample libsndfile looks on
 LONGEST = 6 * 3600 * 48_000  # samples that one call reads, each channel's and before or after resampling: 4 GB
 
+Read = Callable[..., "Sound"]  # `read`, or one that does the same elsewhere
 Listener = Callable[[int, NDArray[np.float32]], None]  # the rate of the file, and a block [T] of it
 
 
@@ -70,7 +80,7 @@ def read(
 ) -> Sound:
     """Decode [start_s, stop_s) of a file, mixed down first (5.6 times cheaper than resampling each channel).
 
-    What is wrong with the end of a file is said by the range that reaches it; a wrong checksum, by reading it whole.
+    What is wrong with the end of the file is said by the range that reaches it; a wrong checksum, by reading it whole.
     `listen` is given each block of the range, mixed down, before it is resampled, and the rate of the file.
     """
     assert start_s >= 0
@@ -78,14 +88,16 @@ def read(
         source_rate = found.file.samplerate
         plan = _Range.of(start_s, stop_s, source_rate, sample_rate, found.frames)
         _refuse_endless(found, plan, sample_rate)
-        mono, flags, damage = _decode(found, plan)
-    if listen:
-        own = _Range.of(start_s, stop_s, source_rate, source_rate, found.frames)
-        begin = own.first + own.skip - plan.first
-        listen(source_rate, mono[begin : begin + own.n_out])
-    wave = mono if source_rate == sample_rate else soxr.resample(mono, source_rate, sample_rate, quality="HQ")
-    wave = wave[plan.skip : plan.skip + plan.n_out]
-    return Sound(np.ascontiguousarray(wave, dtype=np.float32), damage, flags)
+        tally = Tally(found.claims if plan.n_in == found.frames else Claims())
+        resampled = Resampled(source_rate, sample_rate)
+        mono = _mono(found, plan, tally)
+        if listen:
+            own = _Range.of(start_s, stop_s, source_rate, source_rate, found.frames)
+            mono = _heard(mono, plan.first, own.first + own.skip, own.n_out, partial(listen, source_rate))
+        for block in mono:
+            resampled.add(block)
+        flags, damage = _judged(found, plan, tally)
+    return Sound(resampled.wave()[plan.skip : plan.skip + plan.n_out], damage, flags)
 
 
 def verdict(sound: Sound, sample_rate: int) -> tuple[str, str]:
@@ -134,7 +146,7 @@ def _refuse_endless(found: Opened, plan: _Range, rate: int) -> None:
     if plan.n_in <= most:
         return
     # libsndfile cuts the length of raw samples to the file: it is true, and need not be counted
-    if found.claims.declared or _counted(found, plan.first, most + 1, BLOCK // file.channels) > most:
+    if found.claims.declared or _counted(found, plan.first, most + 1, LARGE_BLOCK // file.channels) > most:
         raise found.corrupt(f"longer than one call may read ({most / file.samplerate:.0f} s); give a range")
 
 
@@ -148,27 +160,41 @@ def _counted(found: Opened, first: int, n_frames: int, block: int) -> int:
     return n
 
 
-def _decode(found: Opened, plan: _Range) -> tuple[NDArray[np.float32], list[str], str]:
-    """The planned samples mixed down [T], their flags, and what was wrong; what decodes before a break is kept."""
-    file, claims = found.file, found.claims
-    tally, broken = Tally(claims if plan.n_in == found.frames else Claims()), ""
+def _mono(found: Opened, plan: _Range, tally: Tally) -> Iterator[NDArray[np.float32]]:
+    """The planned samples mixed down, in blocks [T]; where the decoder breaks, what it gives in small ones."""
     try:
-        for block in blocks(file, plan.first, plan.n_in, BLOCK // file.channels):
-            tally.add(block)
+        for samples in blocks(found, plan.first, plan.n_in, LARGE_BLOCK // found.file.channels):
+            yield tally.mixed(samples)
     except (sf.LibsndfileError, RuntimeError) as error:
-        tally, broken = Tally(Claims()), reason(error)
-        for block in salvaged(found, plan.first, plan.n_in, SMALL_BLOCK):
-            tally.add(block)
-    mono = tally.mono()
-    damage = _damage(found, plan, len(mono)) or tally.wrong_sum()
-    if not len(mono) and (broken or (damage and not plan.first)):
-        raise found.corrupt(f"breaks off while decoding: {broken or damage}")
-    return mono, [*tally.flags(mono), *(["open_length"] if claims.open_length else [])], damage
+        tally.broke_off(reason(error))
+        for samples in salvaged(found, plan.first, plan.n_in, SMALL_BLOCK, tally.n):
+            yield tally.mixed(samples)
+
+
+def _heard(
+    mono: Iterator[NDArray[np.float32]], at: int, first: int, n: int, listen: Callable[[NDArray[np.float32]], None]
+) -> Iterator[NDArray[np.float32]]:
+    """The blocks, which begin at sample `at` of the file; `listen` is given the `n` samples from `first` on."""
+    for block in mono:
+        own = block[max(0, first - at) : max(0, first + n - at)]
+        if len(own):
+            listen(own)
+        at += len(block)
+        yield block
+
+
+def _judged(found: Opened, plan: _Range, tally: Tally) -> tuple[list[str], str]:
+    """Flags of the samples that were decoded, and what was wrong."""
+    damage = _damage(found, plan, tally.n) or tally.wrong_sum()
+    if not tally.n and (tally.broken or (damage and not plan.first)):
+        raise found.corrupt(f"breaks off while decoding: {tally.broken or damage}")
+    return [*tally.flags(), *(["open_length"] if found.claims.open_length else [])], damage
 
 
 def _damage(found: Opened, plan: _Range, n: int) -> str:
     if found.frames == UNKNOWN:
-        return ""  # libsndfile has no other way to end such a stream than to break off
+        # libsndfile has no other way to end such a stream than to break off
+        return "" if n or plan.first else "no sound in it can be decoded"
     rate = found.file.samplerate
     if n < plan.n_in:
         return short(plan.first + plan.n_in, plan.first + n, rate)

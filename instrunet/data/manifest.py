@@ -12,7 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from instrunet.audio.io import DecodeError, probe
+from instrunet.audio.io import DecodeError
+from instrunet.audio.isolated import Decoder
 from instrunet.config import fingerprint
 from instrunet.data.parts import write_aside
 from instrunet.errors import DataError
@@ -51,9 +52,9 @@ class Clip:
 def make(clips: Sequence[Clip], corpus: str, root: Path) -> pd.DataFrame:
     """Rows for clips, sorted by id, so that a manifest does not depend on the order of a listing."""
     paths = list({clip.path for clip in clips})  # a recording may hold thousands of clips and is hashed once
-    with ThreadPoolExecutor(8) as pool:  # hashing and header reads leave the interpreter lock
+    with Decoder() as decoder, ThreadPoolExecutor(8) as pool:  # hashing and header reads leave the interpreter lock
         hashes = dict(zip(paths, pool.map(sha256_of, paths), strict=True))
-        rows = list(pool.map(lambda clip: _row(clip, corpus, root, hashes[clip.path]), clips))
+        rows = list(pool.map(lambda clip: _row(clip, corpus, root, hashes[clip.path], decoder), clips))
     frame = pd.DataFrame(rows, columns=SCHEMA.names).sort_values("clip_id", ignore_index=True)
     frame["twin_of"] = frame["twin_of"].astype("string")  # a column of nulls has no type of its own
     twice = frame.loc[frame["clip_id"].duplicated(), "uri"]
@@ -119,8 +120,8 @@ def sha256_of(path: Path) -> str:
         return ""
 
 
-def _row(clip: Clip, corpus: str, root: Path, sha256: str) -> dict[str, Any]:
-    stop_s = clip.stop_s if clip.stop_s is not None else _duration(clip.path)
+def _row(clip: Clip, corpus: str, root: Path, sha256: str, decoder: Decoder) -> dict[str, Any]:
+    stop_s = clip.stop_s if clip.stop_s is not None else _duration(clip.path, decoder)
     inside = clip.path.relative_to(root).as_posix()
     try:
         inside.encode()
@@ -145,9 +146,9 @@ def _clip_id(inside: str, start_s: float, stop_s: float | None) -> str:
     return hashlib.sha256(f"{inside}|{start_s:.6f}|{stop}".encode()).hexdigest()[:20]
 
 
-def _duration(path: Path) -> float | None:
+def _duration(path: Path, decoder: Decoder) -> float | None:
     try:
-        return probe(path).duration_s
+        return decoder.probe(path).duration_s
     except DecodeError:
         return None
 

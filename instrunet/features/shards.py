@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from instrunet.audio import io
 from instrunet.audio.fingerprint import ClipPrint, Ear
+from instrunet.audio.isolated import ahead
 from instrunet.data.parts import part_path
 from instrunet.errors import DataError
 from instrunet.features import FRAME_FEATURES
@@ -41,7 +42,10 @@ def schema(front: FrontEnd) -> pa.Schema:
 
 
 def make_part(
-    clips: Sequence[Mapping[str, Any]], featurizer: Featurizer, prints: dict[str, ClipPrint] | None = None
+    clips: Sequence[Mapping[str, Any]],
+    featurizer: Featurizer,
+    prints: dict[str, ClipPrint] | None = None,
+    read: io.Read = io.read,
 ) -> pa.Table:
     """The rows of one part. A clip that gives no sound gives one row that says why; nothing is dropped.
 
@@ -49,9 +53,10 @@ def make_part(
     rows: list[dict[str, Any]] = []
     sums = {name: sums_of(name, np.zeros((0, *shape), np.float16)) for name, shape in featurizer.spec.shapes().items()}
     audio_s = 0.0
-    for clip in clips:
-        ear = Ear() if prints is not None else None
-        made, seconds = _clip_rows(clip, featurizer, sums, ear)
+    ears = [Ear() if prints is not None else None for _ in clips]
+    heard = ahead(lambda item: _heard(*item, featurizer.spec.sample_rate, read), zip(clips, ears, strict=True))
+    for clip, ear, sound in zip(clips, ears, heard, strict=True):
+        made, seconds = _clip_rows(clip, sound, featurizer, sums)
         if prints is not None and ear:
             prints[clip["clip_id"]] = ear.made() if seconds else ClipPrint("", b"")
         rows += made
@@ -135,17 +140,23 @@ def _stack(column: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[NDArray[np.
     return out, frames
 
 
+def _heard(clip: Mapping[str, Any], ear: Ear | None, sample_rate: int, read: io.Read) -> io.Sound | io.DecodeError:
+    """Its sound, or why it has none that may be used."""
+    stop_s = None if _missing(clip["stop_s"]) else clip["stop_s"]
+    try:
+        sound = read(Path(clip["uri"]), sample_rate, clip["start_s"], stop_s, ear)
+        _check(sound, sample_rate)
+    except io.DecodeError as error:
+        return error
+    return sound
+
+
 def _clip_rows(
-    clip: Mapping[str, Any], featurizer: Featurizer, sums: Sums, ear: Ear | None
+    clip: Mapping[str, Any], sound: io.Sound | io.DecodeError, featurizer: Featurizer, sums: Sums
 ) -> tuple[list[dict[str, Any]], float]:
     base = {name: clip[name] for name in COPIED}
-    stop_s = clip["stop_s"]
-    try:
-        stop_s = None if _missing(stop_s) else stop_s
-        sound = io.read(Path(clip["uri"]), featurizer.spec.sample_rate, clip["start_s"], stop_s, ear)
-        _check(sound, featurizer.spec.sample_rate)
-    except io.DecodeError as error:
-        return [base | {"status": error.status, "error": str(error)}], 0.0
+    if isinstance(sound, io.DecodeError):
+        return [base | {"status": sound.status, "error": str(sound)}], 0.0
     seen = featurizer.fast(sound.wave)
     half = {name: values.astype(np.float16) for name, values in seen.features.items()}
     if clip["split"] == "train":

@@ -81,5 +81,5 @@ def check_grid(name: str, grid: tuple[int, int], least: tuple[int, int]) -> None
     if grid[0] < least[0] or grid[1] < least[1]:
         raise ConfigError(
             f"{name} needs a picture of at least {least[0]} x {least[1]}, got {grid[0]} x {grid[1]} (bands x frames); "
-            f"set model.picture.size={max(least)} or more, or lengthen front.window_s"
+            f"set model.picture.size={max(least)} or more, or lengthen front.window_s (adaptive: front.min_s)"
         )

@@ -115,8 +115,36 @@ def test_ranges_put_together_are_the_whole(tmp_path: Path) -> None:
 def test_blocks_of_decoding_leave_no_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "a.flac", music(2.0, 44_100, 2), 44_100)
     whole = read(path, RATE).wave
-    monkeypatch.setattr(io, "BLOCK", 1000)
+    monkeypatch.setattr(io, "LARGE_BLOCK", 1000)
     np.testing.assert_array_equal(read(path, RATE).wave, whole)
+
+
+@pytest.mark.parametrize("rate", [RATE, 44_100, 48_000])
+def test_who_listens_hears_the_range_before_it_is_resampled(tmp_path: Path, rate: int) -> None:
+    wave = music(3.0, rate, 2)
+    path = written(tmp_path / "a.flac", wave, rate)
+    for start_s, stop_s in ((0.0, None), (0.0, 1.0), (0.51, 2.87), (2.2, 3.0), (5.0, 6.0)):
+        heard: list[Wave] = []
+        rates = set()
+
+        def listen(of: int, block: Wave, heard: list[Wave] = heard, rates: set[int] = rates) -> None:
+            heard.append(block)
+            rates.add(of)
+
+        sound = read(path, RATE, start_s, stop_s, listen)
+        np.testing.assert_array_equal(sound.wave, read(path, RATE, start_s, stop_s).wave)
+        expected = wave.mean(1)[round(start_s * rate) : round((stop_s or 3.0) * rate)]
+        np.testing.assert_allclose(np.concatenate([np.zeros(0), *heard]), expected, atol=1e-4)
+        assert rates == ({rate} if len(expected) else set())
+
+
+def test_a_break_is_heard_once(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.flac", music(4.0, 44_100, 2), 44_100)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    heard: list[Wave] = []
+    sound = read(path, RATE, listen=lambda _, block: heard.append(block))
+    assert sound.damage and abs(len(np.concatenate(heard)) / 44_100 - len(sound.wave) / RATE) < 1e-3
+    np.testing.assert_array_equal(np.concatenate(heard), read(path, 44_100).wave)
 
 
 def test_a_range_past_the_end_is_empty(tmp_path: Path) -> None:
@@ -224,6 +252,13 @@ def test_a_length_that_the_header_does_not_state_is_counted(tmp_path: Path) -> N
     assert len(read(path, RATE, 1.0, 2.0).wave) == RATE
 
 
+def test_a_stream_of_unknown_length_that_holds_nothing_is_corrupt(tmp_path: Path) -> None:
+    path = _with_total_samples(written(tmp_path / "a.flac", music(3.0, 44_100), 44_100), 0)
+    content = path.read_bytes()
+    path.write_bytes(content[:90] + bytes(len(content) - 90))
+    assert status(path) == "corrupt"
+
+
 def test_a_header_that_promises_weeks_takes_no_memory(tmp_path: Path) -> None:
     path = _with_total_samples(written(tmp_path / "a.flac", music(3.0, 44_100), 44_100), 2**36 - 1)
     sound = read(path, RATE)
@@ -297,6 +332,21 @@ def test_an_mp3_cut_inside_its_last_frame_is_damaged(tmp_path: Path) -> None:
         assert read(path, RATE).damage, n
     path.write_bytes(whole + b"TAG".ljust(128, b"\0"))
     assert read(path, RATE).damage == ""
+
+
+def test_a_hole_in_an_ogg_is_told_wherever_blocks_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "a.ogg", music(3.0, 44_100, 2), 44_100)
+    whole, content = read(path, RATE).wave, bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF  # costs a page
+    path.write_bytes(content)
+    told = set()
+    for block in (1000, 2 * 4096, 2 * 32_768, 2**20):
+        monkeypatch.setattr(io, "LARGE_BLOCK", block)
+        sound = read(path, RATE)
+        told.add((sound.damage, len(sound.wave)))
+        np.testing.assert_allclose(sound.wave[:RATE], whole[:RATE], atol=1e-4)
+    ((damage, n),) = told
+    assert "fewer than its header promises" in damage and RATE < n < 2.9 * RATE
 
 
 def test_links_in_a_circle_and_devices_are_unreadable(tmp_path: Path) -> None:

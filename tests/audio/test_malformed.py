@@ -67,11 +67,11 @@ def mutate_all(folder: Path, n: int, seed: int) -> None:
     sys.stdout.write(json.dumps(counts | {"slowest_s": slowest, "memory": memory}) + "\n")
 
 
-def in_a_process(*words: str) -> list[str]:
+def in_a_process(*words: str, module: str = "test_malformed") -> list[str]:
     here = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-    code = "import sys, pathlib, test_malformed as t; t.{}(pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:]))"
+    code = "import sys, pathlib, {} as t; t.{}(pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:]))"
     done = subprocess.run(
-        [sys.executable, "-c", code.format(words[0]), *words[1:]],
+        [sys.executable, "-c", code.format(module, words[0]), *words[1:]],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(here)},
         capture_output=True,
         text=True,

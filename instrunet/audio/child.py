@@ -1,0 +1,99 @@
+"""The process of a decoder: requests come in as lines, sound goes out; `isolated.py` starts it and it ends with that.
+
+A reply is four bytes with the length of its head, the head as JSON, and the samples that the head counts.
+"""
+
+import json
+import os
+import queue
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instrunet.audio import io
+from instrunet.audio.decoder import shown
+
+Samples = list[NDArray[np.float32]]
+Reply = tuple[dict[str, Any], Samples]
+
+
+def main() -> None:
+    _limit(memory_bytes=int(sys.argv[1]))
+    replies = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no reply
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(sys.stdin.buffer, lines), daemon=True).start()
+    _send(replies, ({"ready": True}, []))
+    while True:
+        request = json.loads(lines.get())
+        _send(replies, answer(DO[request["do"]], Path(request["path"]), request["arguments"]))
+
+
+def answer(do: Callable[..., Reply], path: Path, arguments: list[Any]) -> Reply:
+    try:
+        return do(path, *arguments)
+    except io.DecodeError as error:
+        return {"status": error.status, "error": str(error)}, []
+    except MemoryError:
+        why = "needs more memory than a decoder may have; give a range"
+    except Exception as error:  # whatever a decoder makes of its bytes costs them a status, and nobody else
+        why = f"makes the decoder fail: {type(error).__name__}: {error}"
+    return {"status": "corrupt", "error": f"{shown(path)} {why}"}, []
+
+
+def _read(path: Path, sample_rate: int, start_s: float, stop_s: float | None, listening: bool) -> Reply:
+    heard: Samples = []
+    rates = [0]
+
+    def listen(rate: int, block: NDArray[np.float32]) -> None:
+        heard.append(block)
+        rates[0] = rate
+
+    sound = io.read(path, sample_rate, start_s, stop_s, listen if listening else None)
+    head = {"damage": sound.damage, "flags": sound.flags, "heard_rate": rates[0]}
+    return head | {"samples": [len(sound.wave), sum(map(len, heard))]}, [sound.wave, *heard]
+
+
+def _probe(path: Path) -> Reply:
+    header = io.probe(path)
+    return {"header": [header.sample_rate, header.frames, header.channels]}, []
+
+
+DO: dict[str, Callable[..., Reply]] = {"read": _read, "probe": _probe}
+
+
+def _limit(memory_bytes: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started us
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _listen(requests: BinaryIO, lines: "queue.SimpleQueue[bytes]") -> None:
+    """In a thread of its own, so that we end with our parent even while we decode: however it ends, the pipe closes."""
+    for line in requests:
+        lines.put(line)
+    os._exit(0)
+
+
+def _send(fd: int, reply: Reply) -> None:
+    head, samples = reply
+    text = json.dumps(head).encode()
+    _write(fd, len(text).to_bytes(4, "little") + text)
+    for part in samples:
+        _write(fd, np.ascontiguousarray(part).data.cast("B"))
+
+
+def _write(fd: int, content: bytes | memoryview) -> None:
+    while len(content):
+        content = content[os.write(fd, content) :]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""A decoder in a process of its own: what crashes it, stalls it or takes all memory costs one file a status.
+
+`Decoder().read` and `.probe` are `io.read` and `io.probe`. Jobs take these: Ray starts a crashed task without end.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from instrunet.audio.decoder import DecodeError, shown
+from instrunet.audio.io import LONGEST, Header, Listener, Sound
+from instrunet.errors import JobError
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a decoder may take. Decoding runs at more than 100 times the speed of the sound on one core."""
+
+    wait_s: float = 30.0
+    wait_per_s: float = 0.1  # more for each second of sound that is asked for
+    start_s: float = 60.0  # until a new process answers; 0.3 s on a quiet machine
+    memory_bytes: int = 2 << 30  # five minutes take 0.09 GB
+    tries: int = 2
+
+
+class Decoder:
+    """One child process, started anew when it is lost. Threads may share it; they wait for each other."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def read(
+        self,
+        path: Path,
+        sample_rate: int,
+        start_s: float = 0.0,
+        stop_s: float | None = None,
+        listen: Listener | None = None,
+    ) -> Sound:
+        """As `io.read`; who listens is given the range in one piece."""
+        request = {"do": "read", "path": str(path), "arguments": [sample_rate, start_s, stop_s, listen is not None]}
+        asked_s = (stop_s if stop_s is not None else _longest_s(path)) - start_s
+        head, (wave, heard) = self._ask(path, request, max(0.0, asked_s))
+        if listen and len(heard):
+            listen(head["heard_rate"], heard)
+        return Sound(wave, head["damage"], head["flags"])
+
+    def probe(self, path: Path) -> Header:
+        """As `io.probe`."""
+        head, _ = self._ask(path, {"do": "probe", "path": str(path), "arguments": []}, _longest_s(path))
+        return Header(*head["header"])
+
+    def close(self) -> None:
+        with self._lock:
+            self._end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ask(self, path: Path, request: dict[str, Any], asked_s: float) -> tuple[dict[str, Any], list[Any]]:
+        line, why = json.dumps(request).encode() + b"\n", []
+        wait_s = self._limits.wait_s + self._limits.wait_per_s * asked_s
+        with self._lock:
+            for _ in range(self._limits.tries):
+                child = self._child or self._start()
+                try:
+                    head, samples = _exchange(child, line, wait_s)
+                    break
+                except TimeoutError:
+                    self._end()
+                    why.append(f"gave no answer within {wait_s:.0f} s")
+                except (EOFError, OSError):
+                    why.append(_cause(self._end()))
+            else:
+                raise DecodeError("corrupt", f"{shown(path)} is too much for the decoder, which {_told(why)}")
+        if "status" in head:
+            raise DecodeError(head["status"], head["error"])
+        return head, samples
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-P", "-m", "instrunet.audio.child", str(self._limits.memory_bytes)]
+        path = os.pathsep.join(place for place in sys.path if place)
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # mpg123 comments on every odd frame
+            bufsize=0,
+            env=os.environ | {"PYTHONPATH": path},
+        )
+        self._child = child
+        try:
+            _exchange(child, b"", self._limits.start_s)
+        except (EOFError, OSError):
+            raise JobError(
+                f"expected a decoder from {' '.join(command)}, which {_cause(self._end())}; run it to see why"
+            ) from None
+        return child
+
+    def _end(self) -> int | None:
+        """No child is left, dead or alive. Its exit code; None where it took our signal to end it."""
+        child, self._child = self._child, None
+        if child is None:
+            return None
+        with child:
+            _pipe(child.stdin).close()  # which ends it, unless it holds the interpreter
+            try:
+                return child.wait(0.5)
+            except subprocess.TimeoutExpired:
+                child.kill()
+        return None
+
+
+def ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """`make` of each, in order; the next one is made while the caller works on this one."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = None
+        for item in items:
+            ready, coming = coming, pool.submit(make, item)
+            if ready:
+                yield ready.result()
+        if coming:
+            yield coming.result()
+
+
+def _exchange(child: "subprocess.Popen[bytes]", line: bytes, wait_s: float) -> tuple[dict[str, Any], list[Any]]:
+    """Send a request; the head of the reply and its samples."""
+    _pipe(child.stdin).write(line)
+    deadline, replies = time.monotonic() + wait_s, _pipe(child.stdout).fileno()
+    length = int.from_bytes(_take(replies, 4, deadline), "little")
+    head = json.loads(_take(replies, length, deadline))
+    samples = [np.frombuffer(_take(replies, 4 * n, deadline), np.float32) for n in head.get("samples", ())]
+    return head, samples
+
+
+def _take(fd: int, n: int, deadline: float) -> bytearray:
+    """`n` bytes from a pipe; TimeoutError at the deadline, EOFError when there is nobody to send them."""
+    content = bytearray(n)
+    rest, ready = memoryview(content), select.poll()
+    ready.register(fd, select.POLLIN)
+    while rest:
+        if not ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise TimeoutError
+        got = os.readv(fd, [rest])
+        if not got:
+            raise EOFError
+        rest = rest[got:]
+    return content
+
+
+def _pipe(end: Any) -> Any:
+    assert end is not None
+    return end
+
+
+def _longest_s(path: Path) -> float:
+    """How long a file may sound: at 64 kbit/s, and no longer than may be read at once."""
+    try:
+        return min(path.stat().st_size / 8000, LONGEST / 48_000)
+    except (OSError, ValueError):  # the decoder will say what is wrong with it
+        return 0.0
+
+
+def _cause(code: int | None) -> str:
+    if code is None or code >= 0:
+        return "hung up" if code is None else f"ended with exit code {code}"
+    return f"died of signal {-code} ({signal.Signals(-code).name})"
+
+
+def _told(why: list[str]) -> str:
+    return (
+        f"{why[0]} {'twice' if len(why) == 2 else f'{len(why)} times'}"
+        if len(set(why)) == 1
+        else " and then ".join(why)
+    )
