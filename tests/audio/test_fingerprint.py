@@ -129,7 +129,7 @@ def test_most_harder_copies_are_found(sounds: list[Wave], known: list[bytes], na
 def test_copies_are_found_at_closer_limits(
     sounds: list[Wave], known: list[bytes], name: str, close: float, certain: float
 ) -> None:
-    both = [*known, *(audit_print(*COPIES[name](wave)) for wave in sounds)]
+    both = [*known, *(audio_print(*COPIES[name](wave)) for wave in sounds)]
     pairs = np.array([(k, k + len(known)) for k in range(len(known))])
     assert within(both, pairs, COPY).mean() >= 0.95
     assert within(both, pairs, CLOSE).mean() >= close
@@ -139,7 +139,7 @@ def test_copies_are_found_at_closer_limits(
 def test_no_two_takes_are_a_certain_copy() -> None:
     """The guitar pack's groups are takes of one note: 168 pairs of them are within COPY, none is CERTAIN."""
     table = _real("guitar-notes")
-    prints = [audit_print(_read(path), RATE) for path in table["path"]]
+    prints = [audio_print(_read(path), RATE) for path in table["path"]]
     found = matching(prints)
     assert len(found) > 100 and not within(prints, found, CERTAIN).any()
 
