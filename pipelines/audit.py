@@ -39,8 +39,10 @@ class Verdict:
 
     @property
     def line(self) -> str:
-        warned = f"{len(self.warnings)} warnings: {'; '.join(self.warnings)}" if self.warnings else self.text
-        return f"audit: {self.text.replace('leaky', 'LEAKY', 1) if self.reasons else warned}"
+        """For the console."""
+        warned = f"{len(self.warnings)} warnings: {'; '.join(self.warnings)}" if self.warnings else ""
+        found = self.text.replace("leaky", "LEAKY", 1) if self.reasons else "" if warned else "clean"
+        return f"audit: {'; '.join(filter(None, (found, warned)))}"
 
     @property
     def refusal(self) -> str:

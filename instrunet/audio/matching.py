@@ -32,8 +32,8 @@ class Limits:
 
 
 # On real takes of one note (tests/audio/test_fingerprint.py): some are as near to each other as a copy in OGG to its
-# original, so only CERTAIN tells a copy from a take by itself. CLOSE holds 4 of 5 copies, and 1 of 6 pairs of takes
-# that COPY holds.
+# original, so only CERTAIN tells a copy from a take by itself. CLOSE holds 4 of 5 copies in OGG or MP3, and
+# 1 of 4 pairs of takes that COPY holds.
 COPY = Limits()
 CLOSE = Limits(tone_db=1.0, course_db=2.0, onset_db=1.25)
 CERTAIN = Limits(tone_db=0.25, course_db=0.4, onset_db=0.4, course_from_s=0.0)

@@ -24,7 +24,7 @@ EXAMPLES = 20  # clips of this many cases are named, so that a verdict fits into
 # Notes of one pitch may look like one at two tempos (2 in 230,000 pairs); real twins touch half of the clips
 STRETCHED_SHARE = 0.02
 # A pair that is not CERTAIN may be two takes of a note: it is no leak by itself, nor are many of them, unless most are
-# as near as copies are. Of the pairs within COPY, CLOSE holds 42 to 100 % of planted copies and 2 to 16 % of the takes
+# as near as copies are. Of the pairs within COPY, CLOSE holds 46 to 100 % of planted copies and 6 to 25 % of the takes
 # of the guitar pack, whose groups are takes.
 NEAR_SHARE, CLOSE_SHARE = 0.01, 1 / 3
 

@@ -260,3 +260,13 @@ def test_recordings_come_part_by_part(broken: Tagged) -> None:
     assert Path(next(stream)["uri"]).name == "a.wav"
     with pytest.raises(FileNotFoundError, match=r"part-00002"):
         list(stream)
+
+
+def test_the_ledger_of_a_leaky_bundle_says_so(tagged: Tagged) -> None:
+    assert tagged.ledger["leaky"] == ""
+    spec = tagged.bundle.spec
+    trained = spec.trained.model_copy(update={"audit": "leaky: 2 groups lie in more than one split"})
+    leaky = Bundle(spec.model_copy(update={"trained": trained}), tagged.bundle.network)
+    ledger = books.close(tagged.out, tagged.work, leaky)
+    assert ledger["leaky"] == "LEAKY: 2 groups lie in more than one split"
+    books.close(tagged.out, tagged.work, tagged.bundle)

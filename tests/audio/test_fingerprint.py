@@ -15,7 +15,7 @@ from conftest import SHARED
 from numpy.typing import NDArray
 
 from instrunet.audio.fingerprint import SIZE, audio_print, print_of, samples_hash
-from instrunet.audio.matching import COPY, STRETCHED, Limits, matching
+from instrunet.audio.matching import CERTAIN, CLOSE, COPY, STRETCHED, Limits, matching, within
 from instrunet.data.synth import LABELS, SynthSpec, render_clip
 
 Wave = NDArray[np.float32]
@@ -120,6 +120,28 @@ def test_copies_are_found(sounds: list[Wave], known: list[bytes], name: str) -> 
 def test_most_harder_copies_are_found(sounds: list[Wave], known: list[bytes], name: str) -> None:
     change, least = HARDER[name]
     assert recall(sounds, known, change, COPY) >= least
+
+
+@pytest.mark.parametrize(
+    ("name", "close", "certain"),  # on 240 clips: 0.85 and 0.15, 0.82 and 0.23, 1.00, 1.00, 1.00 and 0.97
+    [("ogg", 0.75, 0.05), ("mp3", 0.7, 0.1), ("-12 dB", 1, 1), ("16 kHz", 0.99, 0.98), ("noise at 30 dB", 0.98, 0.9)],
+)
+def test_copies_are_found_at_closer_limits(
+    sounds: list[Wave], known: list[bytes], name: str, close: float, certain: float
+) -> None:
+    both = [*known, *(audio_print(*COPIES[name](wave)) for wave in sounds)]
+    pairs = np.array([(k, k + len(known)) for k in range(len(known))])
+    assert within(both, pairs, COPY).mean() >= 0.95
+    assert within(both, pairs, CLOSE).mean() >= close
+    assert within(both, pairs, CERTAIN).mean() >= certain
+
+
+def test_no_two_takes_are_a_certain_copy() -> None:
+    """The guitar pack's groups are takes of one note: 168 pairs of them are within COPY, none is CERTAIN."""
+    table = _real("guitar-notes")
+    prints = [audio_print(_read(path), RATE) for path in table["path"]]
+    found = matching(prints)
+    assert len(found) > 100 and not within(prints, found, CERTAIN).any()
 
 
 def test_other_tempos_are_found_as_such_and_other_pitches_are_not(sounds: list[Wave], known: list[bytes]) -> None:

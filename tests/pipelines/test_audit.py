@@ -1,17 +1,21 @@
 """The audit in the jobs: planted leaks of every kind are refused by name, or carried out and labelled LEAKY."""
 
+import argparse
 import io as memory
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from conftest import run
+from conftest import ROOT, run
 from making import FRONT, RATE, tone
 from numpy.typing import NDArray
 
+from instrunet import experiment
 from instrunet.audio.fingerprint import print_of
 from instrunet.bundle import Provenance
 from instrunet.data import manifest, parts, split
@@ -19,7 +23,7 @@ from instrunet.data.audit import AuditSpec
 from instrunet.data.readers.tables import csv_folder
 from instrunet.data.split import SplitSpec
 from instrunet.errors import DataError
-from pipelines import audit, features
+from pipelines import audit, evaluate, features, predict, tune
 
 Wave = NDArray[np.float32]
 HZ = {"low": 300.0, "top": 1500.0}
@@ -162,40 +166,75 @@ def test_what_allows_leaks_is_no_other_experiment() -> None:
     assert (Provenance(audit="clean").leaky, Provenance(audit="leaky: a; b").leaky) == ("", "a; b")
 
 
-def test_the_jobs_refuse_leaky_data_or_label_all_that_comes_of_it(place: Path, tmp_path: Path) -> None:
-    root, out = leaky_corpus(tmp_path / "in"), tmp_path / "runs"
-    config = tmp_path / "leaky.yaml"
+def job(command: str, place: Path) -> "subprocess.CompletedProcess[str]":
+    return run(f"python jobs/{command}", place, PYTHONPATH=str(ROOT))  # this checkout, whatever is installed
+
+
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration of leaky data."""
+    home = tmp_path_factory.mktemp("leaky")
+    config = home / "leaky.yaml"
     config.write_text(
-        f"out: {out}\ndata: {{name: csv, root: {root}}}\n"
+        f"out: {home / 'runs'}\ndata: {{name: csv, root: {leaky_corpus(home / 'in')}}}\n"
         "front: {features: [{name: logmel, sample_rate: 8000, n_fft: 512, hop_length: 256, n_mels: 16, fmax_hz: 4000}],"
         " window_s: 0.5, hop_s: 0.5}\n"
         "model: {name: task8, picture: {size: null, colour: false}}\n"
         "train: {epochs: 1}\ncluster: {cpus_per_worker: 0.5}\n"
+        "tune: {space: {train.seed: {choice: [1]}}}\n"
     )
-    refused = run(f"python jobs/train.py {config}", place)
-    assert refused.returncode == 2 and "group 'top0' is in test and train at once" in refused.stderr
-    table = pd.read_csv(root / "metadata.csv")
-    table[table["path"] != "more.wav"].to_csv(root / "metadata.csv", index=False)
-    for job in ("train", "tune"):
-        refused = run(f"python jobs/{job}.py {config} 'tune={{space: {{train.seed: {{choice: [1]}}}}}}'", place)
-        assert refused.returncode == 2, refused.stderr
-        for words in ("1 sounds lie sample for sample", "1 pairs of clips", "keep_together=", "audit.allow_leaks=true"):
-            assert words in refused.stderr
-    assert "1 sounds are there more than once with different labels" in refused.stderr
-    trained = run(f"python jobs/train.py {config} audit.allow_leaks=true", place)
-    assert trained.returncode == 0, trained.stderr
-    assert "LEAKY: trained 1 epochs" in trained.stdout
-    bundle = Path(trained.stdout.splitlines()[-1])
-    assert '"audit":"leaky: ' in (bundle / "bundle.json").read_text()
-    assert '"audit": "leaky: ' in (bundle.parent / "tracking.jsonl").read_text()
-    assert run(f"python jobs/evaluate.py {bundle} {config} --out {tmp_path / 'no'}", place).returncode == 2
-    scored = run(f"python jobs/evaluate.py {bundle} {config} audit.allow_leaks=true --out {tmp_path / 'report'}", place)
-    assert "LEAKY (" in scored.stdout, scored.stderr
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(leaky: Path, place: Path) -> tuple[str, Path]:
+    """What the job of training says where leaks are allowed, and its bundle."""
+    done = job(f"train.py {leaky} audit.allow_leaks=true", place)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr, Path(done.stdout.splitlines()[-1])
+
+
+def test_leaky_training_is_labelled(trained: tuple[str, Path]) -> None:
+    said, bundle = trained
+    assert "LEAKY: trained 1 epochs" in said
+    for words in (
+        "audit: LEAKY: 1 groups lie",
+        "1 sounds lie sample for sample",
+        "1 pairs of clips",
+        "1 warnings: 1 sounds",
+    ):
+        assert words in said
+    assert '"audit":"leaky: 1 groups' in (bundle / "bundle.json").read_text()
+    assert '"audit": "leaky: 1 groups' in (bundle.parent / "tracking.jsonl").read_text()
+
+
+def test_training_refuses_leaky_data(leaky: Path, trained: tuple[str, Path], place: Path) -> None:
+    refused = job(f"train.py {leaky}", place)
+    assert refused.returncode == 2
+    assert "group 'top0' is in test and train at once" in refused.stderr
+    table = pd.read_csv(leaky.parent / "in/metadata.csv")
+    home = leaky.parent / "less"
+    shutil.copytree(leaky.parent / "in", home)
+    table[table["path"] != "more.wav"].to_csv(home / "metadata.csv", index=False)
+    refused = job(f"train.py {leaky} data.root={home}", place)
+    assert refused.returncode == 2
+    for words in ("1 sounds lie sample for sample", "1 pairs of clips", "keep_together=", "audit.allow_leaks=true"):
+        assert words in refused.stderr
+    with pytest.raises(DataError, match="the data leaks: 1 sounds lie sample for sample"):  # its features are there
+        tune.run(experiment.load(leaky, [f"data.root={home}"]))
+
+
+def test_a_leaky_bundle_is_labelled_wherever_it_speaks(
+    leaky: Path, trained: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, sound = trained[1], leaky.parent / "in/low0.wav"
+    plain = {"bundle": bundle, "target": leaky, "out": tmp_path / "report", "split": "test", "allow_leaks": False}
+    asked = argparse.Namespace(**plain, overrides=["audit.allow_leaks=true"], verbose=False)
+    evaluate.run(asked)
+    assert "LEAKY (" in capsys.readouterr().out
     assert "LEAKY: do not quote" in (tmp_path / "report/index.html").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "report/metrics.json").read_text())["leaky"] is True
-    told = run(f"python jobs/predict.py {bundle} {root}/low0.wav --json", place)
-    assert json.loads(told.stdout)["leaky"].startswith("LEAKY: ")
-    assert "LEAKY" in run(f"python jobs/predict.py {bundle} {root}/low0.wav", place).stdout
-    tagged = run(f"python jobs/tag.py {bundle} {root} --out {tmp_path / 'tags'}", place)
-    assert "LEAKY: tagged" in tagged.stdout
-    assert json.loads((tmp_path / "tags/ledger.json").read_text())["leaky"].startswith("LEAKY: ")
+    predict.run(argparse.Namespace(bundle=bundle, files=[sound], json=True))
+    assert json.loads(capsys.readouterr().out)["leaky"].startswith("LEAKY: 1 groups")
+    predict.run(argparse.Namespace(bundle=bundle, files=[sound], json=False))
+    assert "LEAKY" in capsys.readouterr().out

@@ -17,7 +17,7 @@ from instrunet.data import manifest, parts
 from instrunet.errors import DataError
 from instrunet.experiment import Experiment
 from instrunet.features import shards
-from pipelines import evaluate, features
+from pipelines import audit, evaluate, features
 
 HZ = dict(zip(LABELS, (220, 330, 495), strict=True))
 GROUPS = ("north", "south", "west")
@@ -178,6 +178,25 @@ def test_files_of_the_training_are_leaks_under_any_name(corpus: Path) -> None:
 def test_a_file_that_cannot_be_read_is_no_leak(corpus: Path) -> None:
     frame = evaluate.resolve(corpus, []).frame.assign(sha256="")
     assert evaluate._leaks(frame, tiny_bundle(trained=Provenance(clip_hashes=("",)))) == []
+
+
+def test_a_copy_in_another_container_is_a_leak(corpus: Path, place: Path) -> None:
+    frame = evaluate.resolve(corpus, []).frame
+    prints = audit.prints_of(featurize(frame, tiny_bundle(), place / "first"))
+    learnt = Provenance(sample_hashes=tuple(sorted(audit.hashes_of(prints).values())))
+    with pytest.raises(DataError, match=r"^9 of 9 clips are sample for sample in the training data: "):
+        run(arguments(place, corpus, learnt))
+    both = trained_on(frame).model_copy(update={"sample_hashes": learnt.sample_hashes})
+    said = run(arguments(place, corpus, both, allow_leaks=True))["leak_reasons"]
+    assert said[1:] == ["9 of 9 clips are byte for byte in the training data"]  # and not said twice
+
+
+def test_what_a_leaky_bundle_scores_is_leaky(corpus: Path, place: Path) -> None:
+    learnt = Provenance(audit="leaky: 2 groups lie in more than one split")
+    with pytest.raises(
+        DataError, match=r"^the bundle was trained on leaky data \(2 groups lie in more than one split\)"
+    ):
+        evaluate.run(arguments(place, corpus, learnt))
 
 
 def test_a_leak_is_refused_before_any_work(corpus: Path, place: Path) -> None:
