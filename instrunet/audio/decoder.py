@@ -15,6 +15,7 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
+from instrunet.audio import quick
 from instrunet.audio.headers import examine
 from instrunet.audio.streams import Claims
 from instrunet.errors import AudioError
@@ -50,6 +51,10 @@ class Opened:
     file: sf.SoundFile
     claims: Claims
     path: Path
+    fd: int
+
+    def quickly(self) -> NDArray[np.int16] | None:
+        return quick.flac(self.fd, self.claims, self.frames, self.file.channels)
 
     @property
     def frames(self) -> int:
@@ -71,7 +76,7 @@ def opened(path: Path) -> Iterator[Opened]:
             raise _no_sound(path, reason(error)) from None
         with file:
             _check_header(file, path)
-            yield Opened(file, claims, path)
+            yield Opened(file, claims, path, fd)
     finally:
         os.close(fd)
 

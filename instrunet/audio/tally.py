@@ -43,6 +43,10 @@ class Tally:
         self.n += len(mono)
         return mono
 
+    def confirmed(self) -> None:
+        """The sum was checked before."""
+        self._claims = Claims()
+
     def broke_off(self, why: str) -> None:
         """The decoder gave up: what follows may not be what the sum is of."""
         self.broken, self._claims = why, Claims()
