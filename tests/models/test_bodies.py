@@ -163,7 +163,8 @@ def test_a_picture_that_is_too_small_is_refused(spec: ModelSpec, least: str, fix
     with pytest.raises(ConfigError) as error:
         without_weights(spec, front, 2)
     assert str(error.value) == (
-        f"{least}, got 16 x 6 (bands x frames); set model.picture.size={fix} or more, or lengthen front.window_s (adaptive: front.min_s)"
+        f"{least}, got 16 x 6 (bands x frames); set model.picture.size={fix} or more, or lengthen "
+        "front.window_s (adaptive: front.min_s)"
     )
 
 
