@@ -4,7 +4,7 @@ Shapes: W windows, K labels.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -21,6 +21,7 @@ from torch import Tensor
 from instrunet.audio import io
 from instrunet.config import Spec, canonical_json
 from instrunet.data.parts import read_json
+from instrunet.drift import Profile
 from instrunet.errors import BundleError, ConfigError, DataError
 from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics, Windows
 from instrunet.features.shards import alike
@@ -51,6 +52,7 @@ class BundleSpec(Spec):
     front: FrontEnd
     model: ModelSpec
     statistics: Statistics
+    profile: Profile | None = None  # None: the bundle is older than the drift guard
     temperature: float = Field(1.0, gt=0)
     thresholds: tuple[float, ...] = ()  # one a label, for `multi`; empty: 0.5 each
     trained: Provenance = Provenance()
@@ -78,6 +80,7 @@ class Heard:
     duration_s: float
     window_start_s: list[float]
     scores: NDArray[np.float32]
+    measures: list[float]
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class Prediction:
     duration_s: float
     flags: list[str]
     error: str
+    drift: float | None = None  # see `Profile.drift`
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -140,19 +144,21 @@ class Bundle:
             heard.duration_s,
             heard.flags,
             heard.reason,
+            self.drift(heard.measures),
         )
 
     def hear(self, sound: io.Sound, start_s: float = 0.0) -> Heard:
-        """Score the windows of a sound, unless it is silent or too short; of a damaged one, what was kept.
-
-        `start_s` is where it begins in its file: of a later range, `front.long: first` scores nothing.
-        """
+        """Score the windows of a sound that begins at `start_s` of its file; of a damaged one, what was kept."""
         rate = self.spec.front.sample_rate
         status, reason = io.verdict(sound, rate)
         kept = io.verdict(io.Sound(sound.wave), rate)[0] == ""
         unheard = not kept or (self.spec.front.long == "first" and start_s > 0)
-        windows = self.featurizer.fast(sound.wave[:0] if unheard else sound.wave)
-        return Heard(status, reason, sound.flags, len(sound.wave) / rate, windows.start_s, self.scores(windows))
+        seen = self.featurizer.fast(sound.wave[:0] if unheard else sound.wave)
+        facts = (status, reason, sound.flags, len(sound.wave) / rate)
+        return Heard(*facts, seen.start_s, self.scores(seen), seen.measures)
+
+    def drift(self, measures: Sequence[float]) -> float | None:
+        return self.spec.profile.drift(measures) if self.spec.profile else None
 
     def scores(self, windows: Windows, batch_size: int = 32) -> NDArray[np.float32]:
         """Probabilities [W, K]: softmax or sigmoid of the logits over the temperature."""
@@ -163,10 +169,7 @@ class Bundle:
     def predict(
         self, features: Mapping[str, Tensor], batch_size: int = 32, frames: NDArray[np.int64] | None = None
     ) -> NDArray[np.float32]:
-        """{name: [W, F, L]} to probabilities [W, K], a batch at a time so that memory does not grow with W.
-
-        `frames` [W] is how many of the L frames are a window's own, if not all.
-        """
+        """{name: [W, F, L]} to probabilities [W, K], in batches; `frames` [W] of L are a window's own, if not all."""
         n = len(next(iter(features.values())))
         out = np.zeros((n, len(self.spec.labels)), np.float32)
         for rows in alike(n, frames, batch_size):

@@ -78,6 +78,8 @@ def _tag(out: Path, bundle: Path, n_parts: int, n_units: int) -> None:
 def _close(ledger: dict[str, Any], out: Path, max_bad_fraction: float) -> None:
     files, by_status = ledger["files"], ledger["files"]["by_status"]
     counts = ", ".join(f"{n} {status}" for status, n in by_status.items() if n)
+    for text in (ledger["drift"] or {}).get("warnings", ()):
+        note(f"warning: {text}")
     result(f"tagged {files['in']} files, {ledger['audio_s']['out'] / 3600:.2f} h of sound: {counts}")
     if not ledger["closed"]:
         raise JobError(f"the books do not close: see {out / books.LEDGER} for what went in and what came out")

@@ -273,7 +273,7 @@ def test_a_prediction_is_json(trained: Path, tmp_path: Path) -> None:
     tree = json.loads(json.dumps(said.to_dict(), allow_nan=False))
     assert tree == said.to_dict()
     assert set(tree) == {
-        *("labels", "scores", "window_start_s", "window_scores", "duration_s", "flags", "status", "error"),
+        *("labels", "scores", "window_start_s", "window_scores", "duration_s", "flags", "status", "error", "drift"),
     }
 
 

@@ -26,6 +26,7 @@ SCHEMA = pa.schema(
         ("window_start_s", pa.list_(pa.float32())),
         ("scores", pa.list_(pa.list_(pa.float32()))),
         ("bundle", pa.string()),
+        ("measures", pa.list_(pa.float32())),  # in the order of features/measures.py; of a unit without sound none
     ]
 )
 
@@ -33,7 +34,7 @@ SCHEMA = pa.schema(
 def tag(unit: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
     """The output row of a unit; `stop_s` is filled in where only decoding could tell."""
     row = {name: unit[name] for name in ("unit_id", "uri", "start_s", "stop_s", "status", "error")}
-    row |= {"flags": [], "window_start_s": [], "scores": [], "bundle": bundle.fingerprint}
+    row |= {"flags": [], "window_start_s": [], "scores": [], "measures": [], "bundle": bundle.fingerprint}
     if unit["status"]:
         return row
     try:
@@ -56,4 +57,5 @@ def _scored(unit: dict[str, Any], sound: io.Sound, bundle: Bundle) -> dict[str, 
         "error": heard.reason,
         "window_start_s": [unit["start_s"] + at for at in heard.window_start_s],
         "scores": heard.scores.tolist(),
+        "measures": heard.measures,
     }
