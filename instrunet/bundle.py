@@ -4,74 +4,29 @@ Shapes: W windows, K labels.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import safetensors.torch
 import soxr
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
 from instrunet.audio import io
-from instrunet.config import Spec, canonical_json
+from instrunet.bundle_spec import BundleSpec
+from instrunet.config import canonical_json
 from instrunet.data.parts import read_json
 from instrunet.errors import BundleError, ConfigError, DataError
-from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics, Windows
+from instrunet.features.featurizer import Featurizer, Windows
 from instrunet.features.shards import alike
-from instrunet.models import ModelSpec, Network
+from instrunet.models import Network
 
 SPEC_FILE, WEIGHTS_FILE = "bundle.json", "weights.safetensors"
-
-
-class Provenance(Spec):
-    """Where a model comes from: enough to refuse a score on its own training data, and to make it again."""
-
-    experiment: str = ""  # fingerprints
-    manifest: str = ""
-    corpus: str = ""
-    seed: int = 0
-    audit: str = ""  # "clean", or "leaky: " and why
-    n_clips: dict[str, int] = {}
-    group_keys: tuple[str, ...] = ()  # hashed recordings of training and validation
-    clip_hashes: tuple[str, ...] = ()  # 16 digits of the sha256 of each of their files
-    sample_hashes: tuple[str, ...] = ()  # and of the hash of the samples of each clip
-    epoch: int = 0
-    metrics: dict[str, float] = {}
-
-    @property
-    def leaky(self) -> str:
-        """Why its scores flatter it; empty where nothing was found."""
-        return self.audit.removeprefix("leaky: ") if self.audit.startswith("leaky") else ""
-
-
-class BundleSpec(Spec):
-    format: Literal[1] = 1
-    kind: Literal["single", "multi"]
-    labels: tuple[str, ...] = Field(min_length=2)
-    front: FrontEnd
-    model: ModelSpec
-    statistics: Statistics
-    temperature: float = Field(1.0, gt=0)
-    thresholds: tuple[float, ...] = ()  # one a label, for `multi`; empty: 0.5 each
-    trained: Provenance = Provenance()
-    weights_sha256: str = ""
-
-    @model_validator(mode="after")
-    def _parts_fit_together(self) -> Self:
-        if len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"each label may stand once; got {', '.join(self.labels)}")
-        if self.thresholds and len(self.thresholds) != len(self.labels):
-            raise ValueError(f"thresholds needs {len(self.labels)} numbers, one a label; got {len(self.thresholds)}")
-        for feature in self.front.features:
-            if not (feature.name in self.statistics.mean and feature.name in self.statistics.std):
-                raise ValueError(f"statistics needs the mean and std of {feature.name}, which front.features names")
-        return self
 
 
 @dataclass(frozen=True)
@@ -84,6 +39,7 @@ class Heard:
     duration_s: float
     window_start_s: list[float]
     scores: NDArray[np.float32]
+    measures: list[float]
 
 
 @dataclass(frozen=True)
@@ -101,6 +57,7 @@ class Prediction:
     duration_s: float
     flags: list[str]
     error: str
+    drift: float | None = None  # see `Profile.drift`
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -146,19 +103,21 @@ class Bundle:
             heard.duration_s,
             heard.flags,
             heard.reason,
+            self.drift(heard.measures),
         )
 
     def hear(self, sound: io.Sound, start_s: float = 0.0) -> Heard:
-        """Score the windows of a sound, unless it is silent or too short; of a damaged one, what was kept.
-
-        `start_s` is where it begins in its file: of a later range, `front.long: first` scores nothing.
-        """
+        """Score the windows of a sound that begins at `start_s` of its file; of a damaged one, what was kept."""
         rate = self.spec.front.sample_rate
         status, reason = io.verdict(sound, rate)
         kept = io.verdict(io.Sound(sound.wave), rate)[0] == ""
         unheard = not kept or (self.spec.front.long == "first" and start_s > 0)
-        windows = self.featurizer.fast(sound.wave[:0] if unheard else sound.wave)
-        return Heard(status, reason, sound.flags, len(sound.wave) / rate, windows.start_s, self.scores(windows))
+        seen = self.featurizer.fast(sound.wave[:0] if unheard else sound.wave)
+        facts = (status, reason, sound.flags, len(sound.wave) / rate)
+        return Heard(*facts, seen.start_s, self.scores(seen), seen.measures)
+
+    def drift(self, measures: Sequence[float]) -> float | None:
+        return self.spec.profile.drift(measures) if self.spec.profile else None
 
     def scores(self, windows: Windows, batch_size: int = 32) -> NDArray[np.float32]:
         """Probabilities [W, K]: softmax or sigmoid of the logits over the temperature."""
@@ -169,10 +128,7 @@ class Bundle:
     def predict(
         self, features: Mapping[str, Tensor], batch_size: int = 32, frames: NDArray[np.int64] | None = None
     ) -> NDArray[np.float32]:
-        """{name: [W, F, L]} to probabilities [W, K], a batch at a time so that memory does not grow with W.
-
-        `frames` [W] is how many of the L frames are a window's own, if not all.
-        """
+        """{name: [W, F, L]} to probabilities [W, K], in batches; `frames` [W] of L are a window's own, if not all."""
         n = len(next(iter(features.values())))
         out = np.zeros((n, len(self.spec.labels)), np.float32)
         for rows in alike(n, frames, batch_size):

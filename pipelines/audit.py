@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from instrunet.audio.fingerprint import ClipPrint
-from instrunet.bundle import BundleSpec
+from instrunet.bundle_spec import BundleSpec
 from instrunet.data import manifest, parts
 from instrunet.data.audit import AuditSpec, audit, contained
 from instrunet.data.verdict import Audit

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from instrunet import experiment
 from instrunet.bundle import Bundle
 from instrunet.data import corpora, manifest, split
+from instrunet.drift import compare
 from instrunet.errors import DataError
 from instrunet.experiment import ClusterSpec, TrackingSpec
 from instrunet.features import shards
@@ -27,6 +28,8 @@ from instrunet.training.feed import targets_of
 from pipelines import audit, features
 from pipelines.console import note, result
 from pipelines.tracking import Tracker
+
+CLIP = ("clip_id", "uri", "group", "labels", "corpus", "measures")
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def score(bundle: Bundle, held: Features) -> Scored:
     if not len(held):
         raise DataError("no clip of this split gave any sound; see errors.parquet in the features folder")
     windows = bundle.predict({n: torch.from_numpy(v) for n, v in held.values.items()}, frames=held.frames)
-    frame = pd.DataFrame({name: held.clips[name] for name in ("clip_id", "uri", "group", "labels", "corpus")})
+    frame = pd.DataFrame({name: held.clips[name] for name in CLIP})
     clip, first = pd.factorize(frame["clip_id"])[0], ~frame["clip_id"].duplicated()
     mean = np.zeros((int(first.sum()), windows.shape[1]))
     np.add.at(mean, clip, windows)
@@ -169,6 +172,7 @@ def _evaluate(
         n_groups=clips["group"].nunique(),
         leaky=bool(leaks),
         leak_reasons=leaks,
+        drift=compare(bundle.spec.profile, clips["measures"].tolist()),
         clips=_rows(clips, decided, scored.scores),
         history=_history(path),
         features=_examples(held, labels),
@@ -232,5 +236,7 @@ def _summary(evaluation: Evaluation) -> None:
         else ("micro_f1", "macro_f1", "lrap")
     )
     figures = ", ".join(f"{name.replace('_', ' ')} {evaluation.metrics[name]:.3f}" for name in names)
+    for text in (evaluation.drift or {}).get("warnings", ()):
+        note(f"warning: {text}")
     kind = "LEAKY" if evaluation.leaky else "held-out"
     result(f"{kind} ({evaluation.n_clips} clips, {evaluation.n_groups} groups, split {evaluation.split}): {figures}")

@@ -14,6 +14,7 @@ from instrunet.config import fingerprint
 from instrunet.data import corpora, manifest, parts, split
 from instrunet.data.corpora import SynthCorpusSpec
 from instrunet.data.synth import write_corpus
+from instrunet.drift import Profile
 from instrunet.errors import DataError, JobError
 from instrunet.experiment import ClusterSpec, Experiment
 from instrunet.features import shards
@@ -23,8 +24,8 @@ from pipelines.console import bar, note, result
 from pipelines.parts import run as run_parts
 
 CLIPS_PER_PART = 64  # 3 s clips: about 2 MB of features and half a second of work
-LAYOUT = 3  # of the shards and prints; a change of it makes new folders
-MANIFEST, ERRORS, STATISTICS = "manifest.parquet", "errors.parquet", "statistics.json"
+LAYOUT = 4  # of the shards and prints; a change of it makes new folders
+MANIFEST, ERRORS, STATISTICS, PROFILE = "manifest.parquet", "errors.parquet", "statistics.json", "profile.json"
 
 
 def run(experiment: Experiment, verbose: bool = False) -> Path:
@@ -142,6 +143,7 @@ def _close(folder: Path, n_parts: int, max_bad_fraction: float) -> None:
         )
     if any(s["n_train_windows"] for s in summaries):
         parts.write_json(folder / STATISTICS, shards.statistics_of(folder, n_parts).model_dump(mode="json"))
+        parts.write_json(folder / PROFILE, shards.profile_of(folder).model_dump(mode="json"))
     audit.write(folder)
     parts.finish(folder)
 
@@ -163,3 +165,8 @@ def statistics(folder: Path) -> Statistics:
     if not path.is_file():
         raise DataError(f"{folder} holds no clip of a training split; give clips the split train, or leave it empty")
     return Statistics.parse(parts.read_json(path), str(path))
+
+
+def profile(folder: Path) -> Profile:
+    """It is there where the statistics are."""
+    return Profile.parse(parts.read_json(folder / PROFILE), str(folder / PROFILE))

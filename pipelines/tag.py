@@ -82,6 +82,8 @@ def _tag(out: Path, bundle: Path, limits: Limits, n_parts: int, n_units: int) ->
 def _close(ledger: dict[str, Any], out: Path, max_bad_fraction: float) -> None:
     files, by_status = ledger["files"], ledger["files"]["by_status"]
     counts = ", ".join(f"{n} {status}" for status, n in by_status.items() if n)
+    for text in (ledger["drift"] or {}).get("warnings", ()):
+        note(f"warning: {text}")
     leaky = "LEAKY: " if ledger["leaky"] else ""
     result(f"{leaky}tagged {files['in']} files, {ledger['audio_s']['out'] / 3600:.2f} h of sound: {counts}")
     if not ledger["closed"]:

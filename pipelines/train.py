@@ -14,9 +14,10 @@ import torch
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from instrunet import __version__
-from instrunet.bundle import BundleSpec, Provenance
+from instrunet.bundle_spec import BundleSpec, Provenance
 from instrunet.config import fingerprint
 from instrunet.data import manifest, parts
+from instrunet.drift import Profile
 from instrunet.errors import InstrunetError, JobError
 from instrunet.experiment import Experiment
 from instrunet.features.featurizer import Statistics
@@ -35,7 +36,8 @@ def run(experiment: Experiment, verbose: bool = False) -> Path:
     """Train an experiment into a bundle. The same command after a kill goes on, after success it finds it done."""
     folder = features.run(experiment, verbose)
     frame = manifest.load(folder / features.MANIFEST)
-    draft = audit.stamped(draft_of(experiment, frame, features.statistics(folder)), folder, experiment.audit)
+    draft = draft_of(experiment, frame, features.statistics(folder), features.profile(folder))
+    draft = audit.stamped(draft, folder, experiment.audit)
     home = run_folder(experiment, draft)
     if parts.is_done(home):
         note(f"{home} is trained already; remove it to train again")
@@ -53,7 +55,7 @@ def run(experiment: Experiment, verbose: bool = False) -> Path:
     return home / BUNDLE
 
 
-def draft_of(experiment: Experiment, frame: pd.DataFrame, statistics: Statistics) -> BundleSpec:
+def draft_of(experiment: Experiment, frame: pd.DataFrame, statistics: Statistics, profile: Profile) -> BundleSpec:
     """The bundle a run will become: all of it but the weights."""
     learnt = frame[frame["split"].isin(("train", "val"))]
     return BundleSpec(
@@ -62,6 +64,7 @@ def draft_of(experiment: Experiment, frame: pd.DataFrame, statistics: Statistics
         front=experiment.front,
         model=experiment.model,
         statistics=statistics,
+        profile=profile,
         trained=Provenance(
             experiment=experiment.run_fingerprint(),
             manifest=manifest.digest(frame),

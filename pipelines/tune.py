@@ -42,7 +42,8 @@ def run(experiment: Experiment, verbose: bool = False) -> Path:
         raise ConfigError("a search needs tune.space: {FIELD: {choice|uniform|loguniform|integers|grid: [...]}}")
     check_space(experiment, search)
     folder = features.run(experiment, verbose)
-    draft = draft_of(experiment, manifest.load(folder / features.MANIFEST), features.statistics(folder))
+    frame = manifest.load(folder / features.MANIFEST)
+    draft = draft_of(experiment, frame, features.statistics(folder), features.profile(folder))
     draft = audit.stamped(draft, folder, experiment.audit)
     home = run_folder(experiment, draft, "tune")
     if parts.is_done(home):

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from instrunet.archive import books, tagger, units
 from instrunet.archive.units import UnitSpec
-from instrunet.bundle import Bundle, BundleSpec, Provenance
+from instrunet.bundle import Bundle
+from instrunet.bundle_spec import BundleSpec, Provenance
 from instrunet.data import parts
 from instrunet.features.featurizer import FrontEnd, Statistics
 from instrunet.features.logmel import LogMelSpec

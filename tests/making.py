@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import soundfile as sf
 from numpy.typing import NDArray
 
-from instrunet.bundle import BundleSpec
+from instrunet.bundle_spec import BundleSpec
 from instrunet.data import parts
 from instrunet.features import shards
 from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics

@@ -14,7 +14,8 @@ from making import LABELS, RATE, SMALL, TONES_HZ, draft, tone, tones_folder
 
 import instrunet
 from instrunet.audio.io import DecodeError
-from instrunet.bundle import SPEC_FILE, WEIGHTS_FILE, Bundle, BundleSpec
+from instrunet.bundle import SPEC_FILE, WEIGHTS_FILE, Bundle
+from instrunet.bundle_spec import BundleSpec
 from instrunet.errors import BundleError, ConfigError, DataError
 from instrunet.models import Network
 from instrunet.models.seed_cnn import Iteration11Spec
@@ -273,7 +274,7 @@ def test_a_prediction_is_json(trained: Path, tmp_path: Path) -> None:
     tree = json.loads(json.dumps(said.to_dict(), allow_nan=False))
     assert tree == said.to_dict()
     assert set(tree) == {
-        *("labels", "scores", "window_start_s", "window_scores", "duration_s", "flags", "status", "error"),
+        *("labels", "scores", "window_start_s", "window_scores", "duration_s", "flags", "status", "error", "drift"),
     }
 
 

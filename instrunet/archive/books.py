@@ -16,6 +16,7 @@ from instrunet.archive import units
 from instrunet.archive.tagger import BAD, STATUSES
 from instrunet.bundle import Bundle
 from instrunet.data import parts
+from instrunet.drift import compare
 
 UNITS, RECORDINGS, LEDGER = "units", "recordings", "ledger.json"
 _RANGE = ["unit_id", "start_s", "stop_s"]
@@ -31,6 +32,8 @@ SCHEMA = pa.schema(
         ("labels", pa.list_(pa.string())),
         ("scores", pa.list_(pa.float32())),
         ("error", pa.string()),
+        ("measures", pa.list_(pa.float32())),
+        ("drift", pa.float64()),  # how far outside the training data, see `Profile.drift`
     ]
 )
 
@@ -40,7 +43,8 @@ def close(out: Path, work: pa.Table, bundle: Bundle) -> dict[str, Any]:
     n_parts = units.n_parts(work)
     path = parts.part_path(out, RECORDINGS, 0)
     parts.write_aside(path, lambda aside: _write_recordings(aside, out, n_parts, bundle))
-    ledger = _ledger(work, out, pq.read_table(path, columns=["status"]))
+    files = pq.read_table(path, columns=["status", "measures"])
+    ledger = _ledger(work, out, files) | {"drift": compare(bundle.spec.profile, files["measures"].to_pylist())}
     ledger["leaky"] = f"LEAKY: {why}" if (why := bundle.spec.trained.leaky) else ""
     parts.write_json(out / LEDGER, ledger)
     return ledger
@@ -62,6 +66,7 @@ def recordings(out: Path, n_parts: int, bundle: Bundle) -> Iterator[dict[str, An
 def _recording(rows: list[dict[str, Any]], bundle: Bundle) -> dict[str, Any]:
     windows = [scores for row in rows for scores in row["scores"]]
     mean = np.array(windows, np.float64).mean(0).astype(np.float32) if windows else None
+    measures = _measures(rows)
     return {
         "uri": rows[0]["uri"],
         "status": _status({row["status"] for row in rows}),
@@ -69,8 +74,19 @@ def _recording(rows: list[dict[str, Any]], bundle: Bundle) -> dict[str, Any]:
         "duration_s": sum(_seconds(row) for row in rows),
         "labels": bundle.decide(mean) if mean is not None else [],
         "scores": mean.tolist() if mean is not None else [],
+        "measures": measures,
+        "drift": bundle.drift(measures),
         "error": "; ".join(sorted({row["error"] for row in rows if row["error"]})),
     }
+
+
+def _measures(rows: list[dict[str, Any]]) -> list[float]:
+    """The median over a recording's units, which are of nearly one length; its duration is their sum."""
+    heard = [row["measures"] for row in rows if row["measures"]]
+    if not heard:
+        return []
+    *middle, _ = np.median(heard, axis=0).tolist()
+    return [*middle, sum(row[-1] for row in heard)]
 
 
 def _status(of_units: set[str]) -> str:

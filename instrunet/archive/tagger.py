@@ -27,6 +27,7 @@ SCHEMA = pa.schema(
         ("window_start_s", pa.list_(pa.float32())),
         ("scores", pa.list_(pa.list_(pa.float32()))),
         ("bundle", pa.string()),
+        ("measures", pa.list_(pa.float32())),  # in the order of features/measures.py; of a unit without sound none
     ]
 )
 
@@ -58,7 +59,7 @@ def _heard(unit: dict[str, Any], bundle: Bundle, read: io.Read) -> io.Sound | io
 
 def _row(unit: dict[str, Any], heard: io.Sound | io.DecodeError | None, bundle: Bundle) -> dict[str, Any]:
     row = {name: unit[name] for name in ("unit_id", "uri", "start_s", "stop_s", "status", "error")}
-    row |= {"flags": [], "window_start_s": [], "scores": [], "bundle": bundle.fingerprint}
+    row |= {"flags": [], "window_start_s": [], "scores": [], "measures": [], "bundle": bundle.fingerprint}
     if heard is None:
         return row
     if isinstance(heard, io.DecodeError):
@@ -75,4 +76,5 @@ def _scored(unit: dict[str, Any], sound: io.Sound, bundle: Bundle) -> dict[str, 
         "error": heard.reason,
         "window_start_s": [unit["start_s"] + at for at in heard.window_start_s],
         "scores": heard.scores.tolist(),
+        "measures": heard.measures,
     }

@@ -4,7 +4,7 @@ Shapes: T samples, W windows, N samples of a window, F bands, L frames.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -17,6 +17,7 @@ from instrunet.audio import windows
 from instrunet.audio.io import QUIET
 from instrunet.config import Spec
 from instrunet.features import FEATURES, FRAME_FEATURES, Feature, FeatureSpec, LogMelSpec
+from instrunet.features.measures import measured
 
 
 class FrontEnd(Spec):
@@ -78,6 +79,7 @@ class Windows:
     start_s: list[float]
     features: dict[str, NDArray[np.float32]]
     quiet: NDArray[np.bool_]
+    measures: list[float] = field(default_factory=list)  # of the sound as a whole, see `measures`
 
 
 class Featurizer(nn.Module):
@@ -100,7 +102,10 @@ class Featurizer(nn.Module):
         begins, cut = windows.cut(wave, own, self.spec.hop)
         if self.spec.long == "first":
             begins, cut = begins[:1], cut[:1]
-        return self.fast_windows(cut, [begin / self.spec.sample_rate for begin in begins])
+        rate = self.spec.sample_rate
+        seen = self.fast_windows(cut, [begin / rate for begin in begins])
+        first = seen.features[self.spec.features[0].name]
+        return replace(seen, measures=measured(cut[:, : len(wave)], first, len(wave) / rate, rate).tolist())
 
     def fast_windows(self, cut: NDArray[np.float32], start_s: list[float] | None = None) -> Windows:
         """Windows [W, N] that are already cut. Their level is that of the sound, without what fills up a short one."""

@@ -18,6 +18,7 @@ from instrunet.audio import io
 from instrunet.audio.fingerprint import ClipPrint, Ear
 from instrunet.audio.isolated import ahead
 from instrunet.data.parts import part_path
+from instrunet.drift import Profile
 from instrunet.errors import DataError
 from instrunet.features import FRAME_FEATURES
 from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics, Windows, sums_of
@@ -37,7 +38,12 @@ COPIED = (
 
 def schema(front: FrontEnd) -> pa.Schema:
     text = [(name, pa.string()) for name in ("clip_id", "uri", "group", "split", "corpus", "status", "error")]
-    columns = [*text, ("labels", pa.list_(pa.string())), ("start_s", pa.float64())]
+    columns = [
+        *text,
+        ("labels", pa.list_(pa.string())),
+        ("start_s", pa.float64()),
+        ("measures", pa.list_(pa.float32())),
+    ]
     return pa.schema(columns + [(feature.name, pa.binary()) for feature in front.features])
 
 
@@ -94,6 +100,16 @@ def statistics_of(folder: Path, n_parts: int) -> Statistics:
     return Statistics.of(sums, n_windows)
 
 
+def profile_of(folder: Path) -> Profile:
+    """Of the training split alone."""
+    columns, wanted = ["clip_id", "labels", "measures"], [("split", "=", "train"), ("status", "=", "ok")]
+    clips: dict[str, dict[str, Any]] = {}
+    for path in sorted((folder / KIND).glob("part-*.parquet")):
+        rows = pq.read_table(path, columns=columns, filters=wanted).to_pylist()
+        clips |= {row["clip_id"]: row for row in rows if row["measures"]}  # each window has its clip's
+    return Profile.of([row["measures"] for row in clips.values()], [row["labels"] for row in clips.values()])
+
+
 @dataclass(frozen=True)
 class Features:
     """All windows of one split in memory: `values[name]` is [N, F, L] in half precision.
@@ -103,7 +119,7 @@ class Features:
     """
 
     values: dict[str, NDArray[np.float16]]
-    clips: dict[str, list[Any]]  # clip_id, uri, labels, group, split, start_s: N of each
+    clips: dict[str, list[Any]]  # clip_id, uri, labels, group, split, start_s, measures: N of each
     frames: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
@@ -118,7 +134,7 @@ def load(folder: Path, front: FrontEnd, split: str) -> Features:
     values = {name: found for name, (found, _) in stacked.items()}
     of_frames = [frames for name, (_, frames) in stacked.items() if name in FRAME_FEATURES]
     frames = of_frames[0] if front.length == "adaptive" and of_frames else None
-    return Features(values, {name: table[name].to_pylist() for name in (*COPIED, "start_s")}, frames)
+    return Features(values, {name: table[name].to_pylist() for name in (*COPIED, "start_s", "measures")}, frames)
 
 
 def alike(n: int, frames: NDArray[np.int64] | None, batch_size: int) -> Iterator[NDArray[np.int64]]:
@@ -167,7 +183,9 @@ def _clip_rows(
 
 def _window_rows(base: dict[str, Any], seen: Windows, half: dict[str, NDArray[np.float16]]) -> list[dict[str, Any]]:
     return [
-        base | {"status": "ok", "error": "", "start_s": start_s} | {n: v[w].tobytes() for n, v in half.items()}
+        base
+        | {"status": "ok", "error": "", "start_s": start_s, "measures": seen.measures}
+        | {n: v[w].tobytes() for n, v in half.items()}
         for w, start_s in enumerate(seen.start_s)
     ]
 

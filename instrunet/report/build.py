@@ -57,6 +57,7 @@ class Evaluation:
     n_groups: int
     leaky: bool
     leak_reasons: Sequence[str] = ()
+    drift: Mapping[str, Any] | None = None  # what `drift.compare` gave
     clips: Sequence[ClipResult] = ()
     history: Sequence[Mapping[str, Any]] = ()
     features: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # label -> [F, L]

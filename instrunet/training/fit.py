@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from instrunet import bundle as bundles
-from instrunet.bundle import BundleSpec
+from instrunet.bundle_spec import BundleSpec
 from instrunet.data.parts import read_json, write_json
 from instrunet.errors import ConfigError
 from instrunet.features import shards

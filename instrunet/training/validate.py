@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from instrunet.bundle import BundleSpec
+from instrunet.bundle_spec import BundleSpec
 from instrunet.metrics import multi, single
 from instrunet.training.feed import Feed
 

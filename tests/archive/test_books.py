@@ -29,6 +29,7 @@ UNITS = {
     "window_start_s": "list<float>",
     "scores": "list<list<float>>",
     "bundle": "string",
+    "measures": "list<float>",  # issue 3, behind the contract's
 }
 RECORDINGS = {
     "uri": "string",
@@ -38,6 +39,8 @@ RECORDINGS = {
     "labels": "list<string>",
     "scores": "list<float>",
     "error": "string",
+    "measures": "list<float>",
+    "drift": "double",
 }
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from instrunet import experiment
 from instrunet.audio.fingerprint import print_of
-from instrunet.bundle import Provenance
+from instrunet.bundle_spec import Provenance
 from instrunet.data import manifest, parts, split
 from instrunet.data.audit import AuditSpec
 from instrunet.data.readers.tables import csv_folder

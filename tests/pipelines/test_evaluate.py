@@ -11,7 +11,8 @@ import pytest
 from archives import LABELS, RATE, sound, tiny_bundle, write
 
 from instrunet.audio import io
-from instrunet.bundle import Bundle, Provenance
+from instrunet.bundle import Bundle
+from instrunet.bundle_spec import Provenance
 from instrunet.config import fingerprint
 from instrunet.data import manifest, parts
 from instrunet.errors import DataError
@@ -261,7 +262,7 @@ def test_windows_of_a_clip_need_not_stand_together(bundle: Bundle) -> None:
     order = ["b", "a", "b", "c", "a", "b"]
     values = {"logmel": rng.normal(-5, 3, (6, *bundle.spec.front.shapes()["logmel"])).astype(np.float16)}
     clips = {name: list(order) for name in ("clip_id", "uri", "group", "split", "corpus")}
-    held = shards.Features(values, clips | {"labels": [["bell"]] * 6, "start_s": [0.0] * 6})
+    held = shards.Features(values, clips | {"labels": [["bell"]] * 6, "start_s": [0.0] * 6, "measures": [[]] * 6})
     scored = evaluate.score(bundle, held)
     alone = np.concatenate([evaluate.score(bundle, _row(held, k)).scores for k in range(6)])
     assert scored.clips["clip_id"].tolist() == ["b", "a", "c"]

@@ -16,7 +16,8 @@ import torch.distributed as dist
 import torch.multiprocessing
 from making import LABELS, RATE, SMALL, chord, draft, tones_folder
 
-from instrunet.bundle import Bundle, BundleSpec
+from instrunet.bundle import Bundle
+from instrunet.bundle_spec import BundleSpec
 from instrunet.errors import ConfigError, DataError, JobError
 from instrunet.features import shards
 from instrunet.models import ModelSpec

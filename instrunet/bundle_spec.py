@@ -1,0 +1,56 @@
+"""What a bundle says of itself: all of `bundle.json`."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from instrunet.config import Spec
+from instrunet.drift import Profile
+from instrunet.features.featurizer import FrontEnd, Statistics
+from instrunet.models import ModelSpec
+
+
+class Provenance(Spec):
+    """Where a model comes from: enough to refuse a score on its own training data, and to make it again."""
+
+    experiment: str = ""  # fingerprints
+    manifest: str = ""
+    corpus: str = ""
+    seed: int = 0
+    audit: str = ""  # "clean", or "leaky: " and why
+    n_clips: dict[str, int] = {}
+    group_keys: tuple[str, ...] = ()  # hashed recordings of training and validation
+    clip_hashes: tuple[str, ...] = ()  # 16 digits of the sha256 of each of their files
+    sample_hashes: tuple[str, ...] = ()  # and of the hash of the samples of each clip
+    epoch: int = 0
+    metrics: dict[str, float] = {}
+
+    @property
+    def leaky(self) -> str:
+        """Why its scores flatter it; empty where nothing was found."""
+        return self.audit.removeprefix("leaky: ") if self.audit.startswith("leaky") else ""
+
+
+class BundleSpec(Spec):
+    format: Literal[1] = 1
+    kind: Literal["single", "multi"]
+    labels: tuple[str, ...] = Field(min_length=2)
+    front: FrontEnd
+    model: ModelSpec
+    statistics: Statistics
+    profile: Profile | None = None  # None: the bundle is older than the drift guard
+    temperature: float = Field(1.0, gt=0)
+    thresholds: tuple[float, ...] = ()  # one a label, for `multi`; empty: 0.5 each
+    trained: Provenance = Provenance()
+    weights_sha256: str = ""
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"each label may stand once; got {', '.join(self.labels)}")
+        if self.thresholds and len(self.thresholds) != len(self.labels):
+            raise ValueError(f"thresholds needs {len(self.labels)} numbers, one a label; got {len(self.thresholds)}")
+        for feature in self.front.features:
+            if not (feature.name in self.statistics.mean and feature.name in self.statistics.std):
+                raise ValueError(f"statistics needs the mean and std of {feature.name}, which front.features names")
+        return self
