@@ -15,7 +15,7 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from instrunet.audio import quick
+from instrunet.audio import ffmpeg, quick
 from instrunet.audio.headers import examine
 from instrunet.audio.streams import Claims
 from instrunet.errors import AudioError
@@ -48,13 +48,17 @@ class _Forward(sf.SoundFile):  # type: ignore[misc]  # soundfile has no types
 
 @dataclass(frozen=True)
 class Opened:
-    file: sf.SoundFile
+    file: sf.SoundFile | ffmpeg.Piped
     claims: Claims
     path: Path
     fd: int
 
     def quickly(self) -> NDArray[np.int16] | None:
         return quick.flac(self.fd, self.claims, self.frames, self.file.channels)
+
+    @property
+    def by_ffmpeg(self) -> bool:
+        return isinstance(self.file, ffmpeg.Piped)
 
     @property
     def frames(self) -> int:
@@ -68,6 +72,12 @@ class Opened:
 def opened(path: Path) -> Iterator[Opened]:
     fd = _descriptor(path)
     try:
+        form = ffmpeg.form_of(fd)
+        if form:
+            with _piped(path, form) as piped:
+                _check_header(piped, path)
+                yield Opened(piped, Claims(), path, fd)
+            return
         claims = examine(fd)
         try:
             # Not by its name, from which libsndfile would guess
@@ -132,7 +142,16 @@ def _descriptor(path: Path) -> int:
         raise DecodeError("unreadable", f"{shown(path)} may not be read: {why}") from None
 
 
-def _check_header(file: sf.SoundFile, path: Path) -> None:
+def _piped(path: Path, form: str) -> ffmpeg.Piped:
+    try:
+        return ffmpeg.Piped(path, form)
+    except OSError as error:
+        raise DecodeError("unreadable", f"{shown(path)} may not be read: {error}") from None
+    except (RuntimeError, ValueError) as error:
+        raise _no_sound(path, str(error)) from None
+
+
+def _check_header(file: sf.SoundFile | ffmpeg.Piped, path: Path) -> None:
     low, high = RATES_HZ
     if not low <= file.samplerate <= high:
         raise _no_sound(path, f"its header says {file.samplerate} Hz, sound has {low} to {high}")

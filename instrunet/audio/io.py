@@ -30,9 +30,10 @@ from instrunet.audio.tally import Tally
 
 __all__ = ["EXTENSIONS", "DecodeError", "Header", "Sound", "probe", "read", "verdict"]
 
-# Extensions that libsndfile 1.2 opens, as in its own documentation; what has none of them is not offered to a decoder.
+# Extensions that libsndfile 1.2 opens, as in its own documentation, and two for FFmpeg; what has none of them is not
+# offered to a decoder.
 EXTENSIONS = frozenset(
-    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".w64", ".caf"}
+    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".w64", ".caf", ".m4a", ".aac"}
 )
 # soxr HQ reaches about 1,200 input samples to each side at 48 kHz -> 22 kHz; twice that leaves an error below 1e-5.
 QUIET = 1e-4  # -80 dBFS: below it is silence
@@ -191,7 +192,7 @@ def _heard(
 
 def _judged(found: Opened, plan: _Range, tally: Tally) -> tuple[list[str], str]:
     """Flags of the samples that were decoded, and what was wrong."""
-    damage = _damage(found, plan, tally.n) or tally.wrong_sum()
+    damage = _damage(found, plan, tally.n) or tally.wrong_sum() or (tally.broken if found.by_ffmpeg else "")
     if not tally.n and (tally.broken or (damage and not plan.first)):
         raise found.corrupt(f"breaks off while decoding: {tally.broken or damage}")
     return [*tally.flags(), *(["open_length"] if found.claims.open_length else [])], damage
