@@ -46,15 +46,15 @@ SOUND = 1e-4  # -80 dBFS, `io.QUIET`
 
 def measured(cut: NDArray[np.float32], feature: NDArray[np.float32], seconds: float, rate: int) -> NDArray[np.float32]:
     """[M] of one sound, from its windows [W, N] and their first feature [W, F, L]; nothing, [0], where it is silent."""
-    peak = np.abs(cut).max(1, initial=0.0)
+    peak = np.maximum(cut.max(1, initial=0.0), -cut.min(1, initial=0.0))
     loud = peak >= max(SOUND, PAUSE * float(peak.max(initial=0.0)))
     if not loud.any():
         return np.zeros(0, np.float32)
-    wave, values = torch.from_numpy(cut[loud]), feature[loud]
+    wave, values = (cut, feature) if loud.all() else (cut[loud], feature[loud])
     rows = (
-        10 * np.log10(np.maximum(wave.square().mean(1).numpy(), 1e-12)),
+        10 * np.log10(np.maximum(np.einsum("wn,wn->w", wave, wave) / wave.shape[1], 1e-12)),
         20 * np.log10(peak[loud]),
-        bandwidth(wave, rate),
+        bandwidth(torch.from_numpy(wave), rate),
         values.min((1, 2)),
         values.max((1, 2)),
     )
@@ -67,9 +67,8 @@ def bandwidth(wave: Tensor, rate: int) -> NDArray[np.float64]:
     frames = (torch.nn.functional.pad(wave, (0, short)) if short > 0 else wave).unfold(1, N_FFT, N_FFT)
     spectrum = torch.fft.rfft(frames * HANN).numpy()
     parts = spectrum.view(np.float32)  # real and imaginary in turn
-    power = (
-        np.einsum("wlk,wlk->wk", parts, parts).reshape(len(wave), -1, 2).sum(2)
-    )  # [W, K]; a third of the time of abs
+    squares = np.einsum("wlk,wlk->wk", parts, parts)
+    power = squares[:, ::2] + squares[:, 1::2]  # [W, K], in a third of the time of abs
     held = power >= HELD * power.max(1, keepdims=True)
     highest: NDArray[np.float64] = (held.shape[1] - 1 - held[:, ::-1].argmax(1)) * (rate / N_FFT)
     return highest

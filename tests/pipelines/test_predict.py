@@ -21,7 +21,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ask(bundle: Path, *files: Path, as_json: bool = False) -> None:
-    predict.run(argparse.Namespace(bundle=bundle, files=list(files), json=as_json, verbose=False))
+    predict.run(argparse.Namespace(bundle=bundle, files=list(files), json=as_json, match=None, verbose=False))
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
