@@ -19,6 +19,7 @@ from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics
 from pipelines import cluster
 from pipelines.console import bar, note, result
 from pipelines.parts import run as run_parts
+from pipelines.parts import told
 
 CLIPS_PER_PART = 64  # 3 s clips: about 2 MB of features and half a second of work
 LAYOUT = 1  # of the shards; a change of it makes new folders
@@ -98,13 +99,15 @@ class Worker:
         self.featurizer = Featurizer(FrontEnd.model_validate(front))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        number = int(row["part"])
+        return told(self.make, row)
+
+    def make(self, number: int) -> dict[str, Any]:
         clips = pq.ParquetFile(self.folder / MANIFEST).read_row_group(number).to_pylist()
         table = shards.make_part(clips, self.featurizer)
         path = parts.part_path(self.folder, shards.KIND, number)
         # Half-precision features are noise to a compressor: 4 % smaller for 5 times the write
         parts.publish(path, lambda aside: pq.write_table(table, aside, compression="none", use_dictionary=False))
-        return {"part": number, "n_clips": len(clips)}
+        return {"n_clips": len(clips)}
 
 
 def _write_manifest(frame: pd.DataFrame, folder: Path) -> None:

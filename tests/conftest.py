@@ -4,10 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from stores import Store, started
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -61,6 +62,13 @@ def demo(place: Path) -> "subprocess.CompletedProcess[str]":
 def demo_bundle(place: Path, demo: "subprocess.CompletedProcess[str]") -> Path:
     (bundle,) = (place / "runs/demo/train").glob("smoke-*/bundle")
     return bundle
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[Store]:
+    """An S3 API on loopback; what asks for it gives each test its own bucket."""
+    with started() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,13 @@
 Shapes: W windows, K labels.
 """
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from instrunet.audio import io
 from instrunet.bundle import Bundle
+from instrunet.data import places
 
 STATUSES = ("tagged", "silent", "too_short", "duplicate", "damaged", "corrupt", "unreadable")
 BAD = ("damaged", "corrupt", "unreadable")
@@ -37,7 +37,8 @@ def tag(unit: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
     if unit["status"]:
         return row
     try:
-        sound = io.read(Path(unit["uri"]), bundle.spec.front.sample_rate, unit["start_s"], unit["stop_s"])
+        with places.sound(unit["uri"], unit["n_bytes"]) as path:
+            sound = io.read(path, bundle.spec.front.sample_rate, unit["start_s"], unit["stop_s"])
     except io.DecodeError as error:
         return row | {"status": error.status, "error": str(error)}
     return row | _scored(unit, sound, bundle)
