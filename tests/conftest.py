@@ -6,9 +6,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from stores import Store, started
+
+if TYPE_CHECKING:
+    from stores import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -65,8 +68,10 @@ def demo_bundle(place: Path, demo: "subprocess.CompletedProcess[str]") -> Path:
 
 
 @pytest.fixture(scope="session")
-def store() -> Iterator[Store]:
+def store() -> "Iterator[Store]":
     """An S3 API on loopback; what asks for it gives each test its own bucket."""
+    from stores import started
+
     with started() as running:
         yield running
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from instrunet.audio.io import DecodeError, probe
 from instrunet.config import fingerprint
+from instrunet.data import places
 from instrunet.data.parts import write_aside
 from instrunet.errors import DataError
 
@@ -30,6 +31,7 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
         ("corpus", pa.string()),
         ("sha256", pa.string()),
+        ("n_bytes", pa.int64()),  # of the whole file
     ]
 )
 
@@ -50,8 +52,8 @@ def make(clips: Sequence[Clip], corpus: str, root: Path) -> pd.DataFrame:
     """Rows for clips, sorted by id, so that a manifest does not depend on the order of a listing."""
     paths = list({clip.path for clip in clips})  # a recording may hold thousands of clips and is hashed once
     with ThreadPoolExecutor(8) as pool:  # hashing and header reads leave the interpreter lock
-        hashes = dict(zip(paths, pool.map(sha256_of, paths), strict=True))
-        rows = list(pool.map(lambda clip: _row(clip, corpus, root, hashes[clip.path]), clips))
+        files = dict(zip(paths, pool.map(_look, paths), strict=True))
+    rows = [_row(clip, corpus, root, files[clip.path]) for clip in clips]
     frame = pd.DataFrame(rows, columns=SCHEMA.names).sort_values("clip_id", ignore_index=True)
     twice = frame.loc[frame["clip_id"].duplicated(), "uri"]
     if len(twice):
@@ -71,6 +73,8 @@ def load(path: Path) -> pd.DataFrame:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a Parquet file that can be read: {error}") from None
+    if "n_bytes" not in table.schema.names:  # not in what was written before parts were cut by it
+        table = table.append_column("n_bytes", pa.array([0] * len(table), pa.int64()))
     missing = [name for name in SCHEMA.names if name not in table.schema.names]
     if missing:
         raise DataError(f"{path} is no manifest: it lacks the columns {', '.join(missing)}")
@@ -108,8 +112,24 @@ def sha256_of(path: Path) -> str:
         return ""
 
 
-def _row(clip: Clip, corpus: str, root: Path, sha256: str) -> dict[str, Any]:
-    stop_s = clip.stop_s if clip.stop_s is not None else _duration(clip.path)
+@dataclass(frozen=True)
+class _File:
+    sha256: str = ""
+    n_bytes: int = 0
+    duration_s: float | None = None
+
+
+def _look(path: Path) -> _File:
+    """What a file says of itself; one that cannot be had says nothing."""
+    try:
+        with places.sound(path) as local:
+            return _File(sha256_of(local), local.stat().st_size if local.is_file() else 0, _duration(local))
+    except DecodeError:
+        return _File()
+
+
+def _row(clip: Clip, corpus: str, root: Path, file: _File) -> dict[str, Any]:
+    stop_s = clip.stop_s if clip.stop_s is not None else file.duration_s
     inside = clip.path.relative_to(root).as_posix()
     try:
         inside.encode()
@@ -124,7 +144,8 @@ def _row(clip: Clip, corpus: str, root: Path, sha256: str) -> dict[str, Any]:
         "group": clip.group,
         "split": clip.split,
         "corpus": corpus,
-        "sha256": sha256,
+        "sha256": file.sha256,
+        "n_bytes": file.n_bytes,
     }
 
 

@@ -56,6 +56,14 @@ def is_remote(path: Path) -> bool:
     return isinstance(path, Remote)
 
 
+def need_disk(path: Path, what: str) -> None:
+    if is_remote(path):
+        raise ConfigError(
+            f"{what} needs a folder of a disk that all workers share, got {path}; give another out (data.root may stay a "
+            "URL; jobs/featurize.py and jobs/tag.py write to a store as well)"
+        )
+
+
 def identity(path: Path) -> tuple[int, str]:
     """(bytes, version) of a file: when either differs, it is another."""
     if isinstance(path, Remote):

@@ -50,10 +50,11 @@ def request(url: str, method: str, *args: Any, n_bytes: int = 0, check: Any = No
     """What the store answers; that may be one of `FINAL`. No answer is a StoreError or, where the store answers to
     other questions, an ObjectError."""
     patience, listing = Patience.of_environment(), method == "find"
+    store = _file_system(url.split(":")[0], patience, patience.tries if listing else 1)
+    deadline_s = LISTING_S if listing else patience.timeout_s + n_bytes / SLOWEST
 
     def once() -> Any:
-        deadline_s = LISTING_S if listing else patience.timeout_s + n_bytes / SLOWEST
-        answer = _within(deadline_s, _store(url, patience, listing), method, url, *args, **kwargs)
+        answer = _within(deadline_s, store, method, url, *args, **kwargs)
         return check(answer) if check else answer
 
     error: Exception | None = None
@@ -134,13 +135,9 @@ def _within(deadline_s: float, store: Any, method: str, *args: Any, **kwargs: An
         try:
             return await asyncio.wait_for(getattr(store, f"_{method}")(*args, **kwargs), deadline_s)
         except TimeoutError:
-            raise OSError(errno.ETIMEDOUT, f"no answer within {deadline_s:.3g} s") from None
+            raise ConnectionError(f"no answer within {deadline_s:.3g} s") from None  # sync renames a TimeoutError
 
     return sync(store.loop, limited)
-
-
-def _store(url: str, patience: Patience, listing: bool) -> Any:
-    return _file_system(url.split(":")[0], patience, patience.tries if listing else 1)
 
 
 @cache
@@ -155,4 +152,6 @@ def _file_system(scheme: str, patience: Patience, tries: int) -> Any:
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{scheme}:// is no store that can be reached here: {reason(error)}") from None
     found.retries = 1
+    if hasattr(found, "set_session"):
+        sync(found.loop, found.set_session)  # half a second of reading tables, for which no deadline is meant
     return found

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from instrunet.audio import io
+from instrunet.data import places
 from instrunet.data.parts import part_path
 from instrunet.errors import DataError
 from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics, Windows
@@ -65,7 +66,7 @@ def make_part(clips: Sequence[Mapping[str, Any]], featurizer: Featurizer) -> pa.
 
 def summary_of(path: Path) -> dict[str, Any]:
     """What a part's footer says of it, without reading the part."""
-    value: dict[str, Any] = json.loads(pq.read_schema(path).metadata[SUMMARY])
+    value: dict[str, Any] = json.loads(pq.read_schema(places.source(path)).metadata[SUMMARY])
     return value
 
 
@@ -115,9 +116,8 @@ def _clip_rows(clip: Mapping[str, Any], featurizer: Featurizer, sums: Sums) -> t
     base = {name: clip[name] for name in COPIED}
     stop_s = clip["stop_s"]
     try:
-        sound = io.read(
-            Path(clip["uri"]), featurizer.spec.sample_rate, clip["start_s"], None if _missing(stop_s) else stop_s
-        )
+        with places.sound(clip["uri"]) as path:
+            sound = io.read(path, featurizer.spec.sample_rate, clip["start_s"], None if _missing(stop_s) else stop_s)
         _check(sound, featurizer.spec.sample_rate)
     except io.DecodeError as error:
         return [base | {"status": error.status, "error": str(error)}], 0.0
