@@ -73,8 +73,6 @@ def load(path: Path) -> pd.DataFrame:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a Parquet file that can be read: {error}") from None
-    if "n_bytes" not in table.schema.names:  # not in what was written before parts were cut by it
-        table = table.append_column("n_bytes", pa.array([0] * len(table), pa.int64()))
     missing = [name for name in SCHEMA.names if name not in table.schema.names]
     if missing:
         raise DataError(f"{path} is no manifest: it lacks the columns {', '.join(missing)}")

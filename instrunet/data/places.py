@@ -59,8 +59,8 @@ def is_remote(path: Path) -> bool:
 def need_disk(path: Path, what: str) -> None:
     if is_remote(path):
         raise ConfigError(
-            f"{what} needs a folder of a disk that all workers share, got {path}; give another out (data.root may stay a "
-            "URL; jobs/featurize.py and jobs/tag.py write to a store as well)"
+            f"{what} writes to a folder of a disk that all workers share, got {path}; give another out. "
+            "data.root may be a URL, and so may be what jobs/featurize.py and jobs/tag.py write"
         )
 
 

@@ -15,7 +15,7 @@ from fsspec.asyn import sync
 from pydantic import Field
 
 from instrunet.config import Spec
-from instrunet.errors import ConfigError, DataError, JobError
+from instrunet.errors import ConfigError, JobError
 
 SLOWEST = 100_000  # bytes a second: a body that comes slower is as good as stalled
 LISTING_S = 3600  # a listing is thousands of requests, each with a deadline of its own
@@ -42,8 +42,8 @@ class StoreError(JobError):
     """A store that does not answer, whatever is asked of it."""
 
 
-class ObjectError(DataError):
-    """One object that cannot be had from a store that answers."""
+class ObjectError(JobError):
+    """One object that cannot be had from a store that answers, or written to it."""
 
 
 def request(url: str, method: str, *args: Any, n_bytes: int = 0, check: Any = None, **kwargs: Any) -> Any:
@@ -67,7 +67,8 @@ def request(url: str, method: str, *args: Any, n_bytes: int = 0, check: Any = No
         raise StoreError(f"{_top(url)} does not answer: {reason(error)}; run the same command again when it does")
     answer, error = _tried(url, once)  # asking for something else may have outlasted what was wrong
     if error:
-        raise ObjectError(f"{url} cannot be had, after {patience.tries + 1} tries: {reason(error)}")
+        done = "written" if method == "pipe_file" else "had"
+        raise ObjectError(f"{url} cannot be {done}, after {patience.tries + 1} tries: {reason(error)}")
     return answer
 
 
