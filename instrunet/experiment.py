@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from instrunet.config import Spec, fingerprint, load_tree
 from instrunet.data.audit import AuditSpec
 from instrunet.data.corpora import CorpusSpec, SynthCorpusSpec
+from instrunet.data.places import Place
 from instrunet.data.split import SplitSpec
 from instrunet.features.featurizer import FrontEnd
 from instrunet.models import ModelSpec, without_weights
@@ -52,7 +53,7 @@ class SearchSpec(Spec):
 
 class Experiment(Spec):
     name: str = Field("experiment", pattern=r"^[a-z0-9][a-z0-9._-]{0,40}$")
-    out: Path = Path("runs")
+    out: Place = Path("runs")
     task: str = "any"
     data: CorpusSpec = SynthCorpusSpec()
     split: SplitSpec = SplitSpec()

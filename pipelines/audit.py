@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from instrunet.audio.fingerprint import ClipPrint
 from instrunet.bundle_spec import BundleSpec
-from instrunet.data import manifest, parts
+from instrunet.data import manifest, parts, places
 from instrunet.data.audit import AuditSpec, audit, contained
 from instrunet.data.verdict import Audit
 from instrunet.errors import DataError
@@ -105,7 +105,7 @@ def hashes_of(prints: pd.DataFrame) -> dict[str, str]:
 
 def prints_of(folder: Path) -> pd.DataFrame:
     paths = sorted((folder / PRINTS).glob("part-*.parquet"))
-    tables = [pq.read_table(path) for path in paths]
+    tables = [pq.read_table(places.source(path)) for path in paths]
     frame: pd.DataFrame = pa.concat_tables([SCHEMA.empty_table(), *tables]).to_pandas()
     return frame
 

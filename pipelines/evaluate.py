@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from instrunet import experiment
 from instrunet.bundle import Bundle
-from instrunet.data import corpora, manifest, split
+from instrunet.data import corpora, manifest, places, split
 from instrunet.drift import compare
 from instrunet.errors import DataError
 from instrunet.experiment import ClusterSpec, TrackingSpec
@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> Path:
     build.check_folder(args.out)
     bundle = Bundle.load(args.bundle)
     target = resolve(args.target, args.overrides)
+    places.need_disk(target.out, "evaluation")
     frame = _of_split(target.frame, args.split)
     _check_labels(frame, bundle)
     allowed = args.allow_leaks or target.allow_leaks

@@ -11,7 +11,7 @@ import torch
 from instrunet.audio.fingerprint import ClipPrint
 from instrunet.audio.isolated import Decoder, Limits
 from instrunet.config import fingerprint
-from instrunet.data import corpora, manifest, parts, split
+from instrunet.data import corpora, manifest, parts, places, split
 from instrunet.data.corpora import SynthCorpusSpec
 from instrunet.data.synth import write_corpus
 from instrunet.drift import Profile
@@ -22,9 +22,11 @@ from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics
 from pipelines import audit, cluster
 from pipelines.console import bar, note, result
 from pipelines.parts import run as run_parts
+from pipelines.parts import told
 
 CLIPS_PER_PART = 64  # 3 s clips: about 2 MB of features and half a second of work
-LAYOUT = 4  # of the shards and prints; a change of it makes new folders
+BYTES_PER_PART = 1 << 28  # of sound files: 64 clips of half a minute, 44.1 kHz, stereo, are 340 MB and two parts
+LAYOUT = 5  # of the shards and prints; a change of it makes new folders
 MANIFEST, ERRORS, STATISTICS, PROFILE = "manifest.parquet", "errors.parquet", "statistics.json", "profile.json"
 
 
@@ -73,15 +75,9 @@ def check_labels(frame: pd.DataFrame, experiment: Experiment) -> None:
 def prepare(
     frame: pd.DataFrame, front: FrontEnd, out: Path, spec: ClusterSpec, max_bad_fraction: float, verbose: bool
 ) -> Path:
-    plan = {
-        "job": "features",
-        "layout": LAYOUT,
-        "manifest": manifest.digest(frame),
-        "front": front.model_dump(mode="json"),
-        "clips_per_part": CLIPS_PER_PART,
-    }
+    plan = plan_of(frame, front)
     folder = (out / "features" / fingerprint(plan)).absolute()
-    n_parts = -(-len(frame) // CLIPS_PER_PART)
+    n_parts = len(cut(frame))
     if parts.is_done(folder):
         note(f"features: {len(frame)} clips, made before")
         return folder
@@ -94,30 +90,62 @@ def prepare(
     return folder
 
 
+def plan_of(frame: pd.DataFrame, front: FrontEnd) -> dict[str, Any]:
+    return {
+        "job": "features",
+        "layout": LAYOUT,
+        "manifest": manifest.digest(frame),
+        "front": front.model_dump(mode="json"),
+        "clips_per_part": CLIPS_PER_PART,
+        "bytes_per_part": BYTES_PER_PART,
+    }
+
+
+def cut(frame: pd.DataFrame) -> list[slice]:
+    """The clips of each part: so many at most, and so many bytes, of which the clips of one file share its own."""
+    shares = (frame["n_bytes"].fillna(0) / frame.groupby("uri")["uri"].transform("size")).to_numpy()
+    starts, held = [0], 0.0
+    for k, share in enumerate(shares):
+        if k > starts[-1] and (k - starts[-1] == CLIPS_PER_PART or held + share > BYTES_PER_PART):
+            starts, held = [*starts, k], 0.0
+        held += share
+    return [slice(a, b) for a, b in zip(starts, [*starts[1:], len(frame)], strict=True) if b > a]
+
+
 class Worker:
     """An actor that makes parts: it reads its clips from the manifest's row group, publishes prints, then features."""
 
     def __init__(self, folder: str, front: dict[str, Any], limits: Limits) -> None:
         torch.set_num_threads(1)  # one actor a core
-        self.folder = Path(folder)
+        self.folder = places.located(folder)
+        self.manifest = places.source(self.folder / MANIFEST)
         self.featurizer = Featurizer(FrontEnd.model_validate(front))
         self.decoder = Decoder(limits)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        number = int(row["part"])
-        clips = pq.ParquetFile(self.folder / MANIFEST).read_row_group(number).to_pylist()
+        return told(self.make, row)
+
+    def make(self, number: int) -> dict[str, Any]:
+        clips = pq.ParquetFile(self.manifest).read_row_group(number).to_pylist()
         prints: dict[str, ClipPrint] = {}
         table = shards.make_part(clips, self.featurizer, prints, self.decoder.read)
         audit.publish_prints(self.folder, number, prints)  # first: a shard that is listed has its prints
         path = parts.part_path(self.folder, shards.KIND, number)
         # Half-precision features are noise to a compressor: 4 % smaller for 5 times the write
         parts.publish(path, lambda aside: pq.write_table(table, aside, compression="none", use_dictionary=False))
-        return {"part": number, "n_clips": len(clips)}
+        return {"n_clips": len(clips)}
 
 
 def _write_manifest(frame: pd.DataFrame, folder: Path) -> None:
     table = pa.Table.from_pandas(frame, schema=manifest.SCHEMA, preserve_index=False)
-    parts.publish(folder / MANIFEST, lambda aside: pq.write_table(table, aside, row_group_size=CLIPS_PER_PART))
+
+    def write(aside: Path) -> None:
+        """A row group a part, so that a worker reads its clips alone."""
+        with pq.ParquetWriter(aside, manifest.SCHEMA) as writer:
+            for part in cut(frame):
+                writer.write_table(table.slice(part.start, part.stop - part.start))
+
+    parts.publish(folder / MANIFEST, write)
 
 
 def _make(folder: Path, front: FrontEnd, limits: Limits, n_parts: int) -> None:
@@ -132,7 +160,7 @@ def _close(folder: Path, n_parts: int, max_bad_fraction: float) -> None:
     """Collect the bad clips, fit the statistics, and sign the folder; too many bad clips fail the job."""
     summaries = [shards.summary_of(parts.part_path(folder, shards.KIND, k)) for k in range(n_parts)]
     n_clips, n_bad = (sum(s[key] for s in summaries) for key in ("n_clips", "n_bad"))
-    errors = _write_errors(folder)
+    errors = _write_errors(folder, [k for k, summary in enumerate(summaries) if summary["n_bad"]])
     audio_s, n_windows = (sum(s[key] for s in summaries) for key in ("audio_s", "n_windows"))
     result(f"features: {n_clips} clips, {n_windows} windows, {audio_s / 60:.1f} min of sound, {n_bad} bad")
     if n_bad > max_bad_fraction * n_clips:
@@ -148,13 +176,12 @@ def _close(folder: Path, n_parts: int, max_bad_fraction: float) -> None:
     parts.finish(folder)
 
 
-def _write_errors(folder: Path) -> pd.DataFrame:
+def _write_errors(folder: Path, numbers: list[int]) -> pd.DataFrame:
     columns = ["clip_id", "uri", "status", "error"]
-    bad = [
-        pq.read_table(path, columns=columns, filters=[("status", "!=", "ok")])
-        for path in sorted((folder / shards.KIND).glob("part-*.parquet"))
-    ]
-    table = pa.concat_tables([t.replace_schema_metadata() for t in bad])
+    sources = [places.source(parts.part_path(folder, shards.KIND, k)) for k in numbers]
+    bad = [pq.read_table(source, columns=columns, filters=[("status", "!=", "ok")]) for source in sources]
+    none = pa.schema([(name, pa.string()) for name in columns]).empty_table()
+    table = pa.concat_tables([none, *(t.replace_schema_metadata() for t in bad)])
     parts.write_aside(folder / ERRORS, lambda aside: pq.write_table(table, aside))
     frame: pd.DataFrame = table.to_pandas()
     return frame

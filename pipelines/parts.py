@@ -4,13 +4,14 @@ Only part numbers and summaries pass through Ray; sound and features go from dis
 the plan minus a listing, so there is nothing of Ray's to restore.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import ray.data
 
 from instrunet.data.parts import left
+from instrunet.errors import InstrunetError, JobError
 from pipelines import cluster
 
 CPUS_PER_ACTOR = 0.5  # a pool that reserves every CPU starves Ray Data's own tasks and hangs
@@ -33,4 +34,16 @@ def run(folder: Path, kind: str, n_parts: int, worker: type, arguments: Mapping[
         compute=ray.data.ActorPoolStrategy(size=min(len(todo), cluster.slots())),
         num_cpus=CPUS_PER_ACTOR,
     )
-    yield from dataset.iter_rows()
+    for made in dataset.iter_rows():
+        if made["failed"]:
+            raise JobError(made["failed"])
+        yield made
+
+
+def told(make: Callable[[int], dict[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:
+    """A part's summary, or that the job cannot go on: as a row, for Ray would bury an exception in its own."""
+    number = int(row["part"])
+    try:
+        return {"part": number, "failed": "", **make(number)}
+    except InstrunetError as error:
+        return {"part": number, "failed": str(error)}

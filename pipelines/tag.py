@@ -1,9 +1,11 @@
 """Tagging an archive on Ray Data: work list, fixed parts, one actor a core, books that close."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -11,28 +13,28 @@ from instrunet import __version__
 from instrunet.archive import books, tagger, units
 from instrunet.audio.isolated import Decoder, Limits
 from instrunet.bundle import Bundle
-from instrunet.data import parts
+from instrunet.data import parts, places
 from instrunet.errors import JobError
 from instrunet.experiment import ClusterSpec
 from pipelines import cluster
 from pipelines.console import bar, note, result
 from pipelines.parts import run as run_parts
+from pipelines.parts import told
 
 
 def run(args: argparse.Namespace) -> Path:
     """Tag `args.archive` with `args.bundle` into `args.out`; goes on where a killed run was, does nothing when done."""
     bundle = Bundle.load(args.bundle)
     spec = units.UnitSpec(unit_s=args.unit_s)
-    out: Path = args.out.absolute()
+    archive, out = (places.asked(text).absolute() for text in (args.archive, args.out))
     limits = Limits(wait_s=args.decode_wait_s)
-    with Decoder(limits) as decoder:
-        work = units.work_list(args.archive, spec, bundle.fingerprint, decoder.probe)
-    claim(out, args.archive, work, bundle, spec)
+    files = units.list_files(archive)
+    claim(out, archive, units.listing(files, archive), bundle, spec)
     if parts.is_done(out):
-        note(f"{out} is done: {len(work)} units were tagged before")
+        note(f"{out} is done: {len(files)} files were tagged before")
         return out
-    path = out / units.WORK_LIST
-    parts.publish(path, lambda aside: units.save(work, aside))
+    with Decoder(limits) as decoder:
+        work = _work_list(out, lambda: units.work_list(archive, spec, bundle.fingerprint, decoder.probe, files))
     n_parts = units.n_parts(work)
     if parts.left(out, books.UNITS, n_parts):
         cluster.connect(ClusterSpec(), verbose=args.verbose)
@@ -41,16 +43,25 @@ def run(args: argparse.Namespace) -> Path:
     return out
 
 
-def claim(out: Path, archive: Path, work: Any, bundle: Bundle, spec: units.UnitSpec) -> None:
+def claim(out: Path, archive: Path, listing: str, bundle: Bundle, spec: units.UnitSpec) -> None:
     plan = {
         "job": "tag",
-        "archive": str(archive.absolute()),  # the work list names its files by their place
+        "archive": str(archive),  # the work list names its files by their place
         "bundle": bundle.fingerprint,
-        "work_list": units.digest(work),
+        "listing": listing,
         "units": spec.model_dump(mode="json"),
         "code": __version__,
     }
     parts.claim(out, plan)
+
+
+def _work_list(out: Path, make: Callable[[], pa.Table]) -> pa.Table:
+    """The first that was published: making it again may find a store in another mood, and parts must not move."""
+    path = out / units.WORK_LIST
+    if not path.exists():
+        work = make()
+        parts.publish(path, lambda aside: units.save(work, aside))
+    return pq.read_table(places.source(path))
 
 
 class Worker:
@@ -58,16 +69,19 @@ class Worker:
 
     def __init__(self, out: str, bundle: str, limits: Limits) -> None:
         torch.set_num_threads(1)  # one actor a core
-        self.out = Path(out)
+        self.out = places.located(out)
         self.bundle = Bundle.load(Path(bundle))
         self.decoder = Decoder(limits)
+        self.work_list = places.source(self.out / units.WORK_LIST)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        number = int(row["part"])
-        rows = tagger.tag_all(units.load_part(self.out / units.WORK_LIST, number), self.bundle, self.decoder.read)
+        return told(self.make, row)
+
+    def make(self, number: int) -> dict[str, Any]:
+        rows = tagger.tag_all(units.load_part(self.work_list, number), self.bundle, self.decoder.read)
         path = parts.part_path(self.out, books.UNITS, number)
         parts.publish(path, lambda aside: pq.write_table(tagger.table(rows), aside, compression="zstd"))
-        return {"part": number, "units": len(rows), "bad": sum(r["status"] in tagger.BAD for r in rows)}
+        return {"units": len(rows), "bad": sum(r["status"] in tagger.BAD for r in rows)}
 
 
 def _tag(out: Path, bundle: Path, limits: Limits, n_parts: int, n_units: int) -> None:

@@ -16,7 +16,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from instrunet import __version__
 from instrunet.bundle_spec import BundleSpec, Provenance
 from instrunet.config import fingerprint
-from instrunet.data import manifest, parts
+from instrunet.data import manifest, parts, places
 from instrunet.drift import Profile
 from instrunet.errors import InstrunetError, JobError
 from instrunet.experiment import Experiment
@@ -34,6 +34,7 @@ BUNDLE, HISTORY = "bundle", "history.json"
 
 def run(experiment: Experiment, verbose: bool = False) -> Path:
     """Train an experiment into a bundle. The same command after a kill goes on, after success it finds it done."""
+    places.need_disk(experiment.out, "training")
     folder = features.run(experiment, verbose)
     frame = manifest.load(folder / features.MANIFEST)
     draft = draft_of(experiment, frame, features.statistics(folder), features.profile(folder))

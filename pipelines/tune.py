@@ -13,7 +13,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from instrunet import experiment as experiments
 from instrunet.config import set_path
-from instrunet.data import manifest, parts
+from instrunet.data import manifest, parts, places
 from instrunet.errors import ConfigError, JobError
 from instrunet.experiment import Experiment, SearchSpec
 from instrunet.training.fit import Job, Metrics, Save, fit
@@ -41,6 +41,7 @@ def run(experiment: Experiment, verbose: bool = False) -> Path:
     if search is None or not search.space:
         raise ConfigError("a search needs tune.space: {FIELD: {choice|uniform|loguniform|integers|grid: [...]}}")
     check_space(experiment, search)
+    places.need_disk(experiment.out, "a search")
     folder = features.run(experiment, verbose)
     frame = manifest.load(folder / features.MANIFEST)
     draft = draft_of(experiment, frame, features.statistics(folder), features.profile(folder))

@@ -4,10 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from stores import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -61,6 +65,15 @@ def demo(place: Path) -> "subprocess.CompletedProcess[str]":
 def demo_bundle(place: Path, demo: "subprocess.CompletedProcess[str]") -> Path:
     (bundle,) = (place / "runs/demo/train").glob("smoke-*/bundle")
     return bundle
+
+
+@pytest.fixture(scope="session")
+def store() -> "Iterator[Store]":
+    """An S3 API on loopback; what asks for it gives each test its own bucket."""
+    from stores import started
+
+    with started() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

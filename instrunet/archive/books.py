@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from instrunet.archive import units
 from instrunet.archive.tagger import BAD, STATUSES
 from instrunet.bundle import Bundle
-from instrunet.data import parts
+from instrunet.data import parts, places
 from instrunet.drift import compare
 
 UNITS, RECORDINGS, LEDGER = "units", "recordings", "ledger.json"
@@ -43,7 +43,7 @@ def close(out: Path, work: pa.Table, bundle: Bundle) -> dict[str, Any]:
     n_parts = units.n_parts(work)
     path = parts.part_path(out, RECORDINGS, 0)
     parts.write_aside(path, lambda aside: _write_recordings(aside, out, n_parts, bundle))
-    files = pq.read_table(path, columns=["status", "measures"])
+    files = _read(path, ["status", "measures"])
     ledger = _ledger(work, out, files) | {"drift": compare(bundle.spec.profile, files["measures"].to_pylist())}
     ledger["leaky"] = f"LEAKY: {why}" if (why := bundle.spec.trained.leaky) else ""
     parts.write_json(out / LEDGER, ledger)
@@ -54,7 +54,7 @@ def recordings(out: Path, n_parts: int, bundle: Bundle) -> Iterator[dict[str, An
     """One row a file. Its units stand together in the work list, so they are read in order and never all at once."""
     rows: list[dict[str, Any]] = []
     for k in range(n_parts):
-        for row in pq.read_table(parts.part_path(out, UNITS, k)).to_pylist():
+        for row in _read(parts.part_path(out, UNITS, k)).to_pylist():
             if rows and rows[0]["uri"] != row["uri"]:
                 yield _recording(rows, bundle)
                 rows = []
@@ -113,7 +113,7 @@ def _ledger(work: pa.Table, out: Path, files: pa.Table) -> dict[str, Any]:
     closed, known_s = len(files) == n_files, 0.0
     for k, part in enumerate(units.by_part(work)):
         planned = part.select(_RANGE).to_pylist()
-        made = pq.read_table(parts.part_path(out, UNITS, k), columns=[*_RANGE, "status"]).to_pylist()
+        made = _read(parts.part_path(out, UNITS, k), [*_RANGE, "status"]).to_pylist()
         closed = closed and len(made) == len(planned) and all(map(_accounts_for, made, planned))
         known_s += sum(map(_seconds, planned))
         for row in made:
@@ -129,6 +129,10 @@ def _ledger(work: pa.Table, out: Path, files: pa.Table) -> dict[str, Any]:
             "by_status": {status: round(s, 3) for status, s in seconds.items()},
         },
     }
+
+
+def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
+    return pq.read_table(places.source(path), columns=columns)
 
 
 def _accounts_for(made: dict[str, Any], planned: dict[str, Any]) -> bool:

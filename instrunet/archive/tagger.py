@@ -3,7 +3,6 @@
 Shapes: W windows, K labels.
 """
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +10,7 @@ import pyarrow as pa
 from instrunet.audio import io
 from instrunet.audio.isolated import ahead
 from instrunet.bundle import Bundle
+from instrunet.data import places
 
 STATUSES = ("tagged", "silent", "too_short", "duplicate", "damaged", "corrupt", "unreadable")
 BAD = ("damaged", "corrupt", "unreadable")
@@ -52,7 +52,8 @@ def _heard(unit: dict[str, Any], bundle: Bundle, read: io.Read) -> io.Sound | io
     if unit["status"]:
         return None
     try:
-        return read(Path(unit["uri"]), bundle.spec.front.sample_rate, unit["start_s"], unit["stop_s"])
+        with places.sound(unit["uri"], unit["n_bytes"]) as path:
+            return read(path, bundle.spec.front.sample_rate, unit["start_s"], unit["stop_s"])
     except io.DecodeError as error:
         return error
 

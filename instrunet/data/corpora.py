@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from instrunet.config import Spec
+from instrunet.data.places import Place, is_remote
 from instrunet.data.readers.common import folder_of, sounds
 from instrunet.data.readers.gtzan import GTZAN_NAME, gtzan
 from instrunet.data.readers.guitar import guitar_notes, idmt_smt_guitar, is_guitar_table
@@ -28,28 +29,28 @@ class IrmasSpec(Spec):
     """IRMAS: `<class>/*.wav` for training, `.wav` + `.txt` pairs for the published multi-label test."""
 
     name: Literal["irmas"] = "irmas"
-    root: Path
+    root: Place
 
 
 class CsvSpec(Spec):
     """A folder with metadata.csv: path, label (several joined by `;`), group, and a split if it has one."""
 
     name: Literal["csv"] = "csv"
-    root: Path
+    root: Place
 
 
 class FolderSpec(Spec):
     """Class folders: `<label>/**/x.wav`, and groups.csv (path,group) where files share a recording."""
 
     name: Literal["folder"] = "folder"
-    root: Path
+    root: Place
 
 
 class GuitarNotesSpec(Spec):
     """A table of note events (CSV or Parquet) and the recordings that it names, relative to `root`."""
 
     name: Literal["guitar_notes"] = "guitar_notes"
-    root: Path
+    root: Place
     table: Path | None = None  # relative to `root`; None: metadata.csv or metadata.parquet
 
 
@@ -57,14 +58,14 @@ class IdmtSmtGuitarSpec(Spec):
     """IDMT-SMT-Guitar as it is unpacked: dataset1 to dataset4, their XML annotations and audio."""
 
     name: Literal["idmt_smt_guitar"] = "idmt_smt_guitar"
-    root: Path
+    root: Place
 
 
 class RavdessSpec(Spec):
     """RAVDESS, speech and song; `fold`: EmoBox's test actors are the test split."""
 
     name: Literal["ravdess"] = "ravdess"
-    root: Path
+    root: Place
     fold: int | None = Field(None, ge=1, le=6)
 
 
@@ -72,7 +73,7 @@ class GtzanSpec(Spec):
     """GTZAN by the published fault-filtered lists, or all of it split here, by artist if a table says whose it is."""
 
     name: Literal["gtzan"] = "gtzan"
-    root: Path
+    root: Place
     lists: bool = True
     artists: Path | None = None  # a CSV of file,artist, relative to `root`
 
@@ -81,22 +82,29 @@ class NsynthSpec(Spec):
     """NSynth: a folder with examples.json and audio/, or the folder of nsynth-train, -valid and -test."""
 
     name: Literal["nsynth"] = "nsynth"
-    root: Path
+    root: Place
 
 
 class OpenmicSpec(Spec):
     """OpenMIC-2018 as it is unpacked."""
 
     name: Literal["openmic"] = "openmic"
-    root: Path
+    root: Place
 
 
 class SynthCorpusSpec(Spec):
     """The embedded corpus, made under `root` if it is not there yet, in IRMAS's layout."""
 
     name: Literal["synth"] = "synth"
-    root: Path = Path("runs/corpora/synth")
+    root: Place = Path("runs/corpora/synth")
     synth: SynthSpec = SynthSpec()
+
+    @field_validator("root")
+    @classmethod
+    def _is_made_on_a_disk(cls, root: Path) -> Path:
+        if is_remote(root):
+            raise ValueError(f"the embedded corpus is made in a folder of a disk, got {root}; give a path")
+        return root
 
 
 CorpusSpec = Annotated[

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from instrunet.audio.io import DecodeError
 from instrunet.audio.isolated import Decoder
 from instrunet.config import fingerprint
+from instrunet.data import places
 from instrunet.data.parts import write_aside
 from instrunet.errors import DataError
 
@@ -32,9 +33,10 @@ SCHEMA = pa.schema(
         ("corpus", pa.string()),
         ("sha256", pa.string()),
         ("twin_of", pa.string()),  # of an augmented copy, the clip it was made of; null for an original
+        ("n_bytes", pa.int64()),  # of the whole file
     ]
 )
-LATER = ("twin_of",)  # columns that older manifests lack
+LATER = ("twin_of", "n_bytes")  # columns that older manifests lack
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ def make(clips: Sequence[Clip], corpus: str, root: Path) -> pd.DataFrame:
     """Rows for clips, sorted by id, so that a manifest does not depend on the order of a listing."""
     paths = list({clip.path for clip in clips})  # a recording may hold thousands of clips and is hashed once
     with Decoder() as decoder, ThreadPoolExecutor(8) as pool:  # hashing and header reads leave the interpreter lock
-        hashes = dict(zip(paths, pool.map(sha256_of, paths), strict=True))
-        rows = list(pool.map(lambda clip: _row(clip, corpus, root, hashes[clip.path], decoder), clips))
+        files = dict(zip(paths, pool.map(lambda path: _look(path, decoder), paths), strict=True))
+    rows = [_row(clip, corpus, root, files[clip.path]) for clip in clips]
     frame = pd.DataFrame(rows, columns=SCHEMA.names).sort_values("clip_id", ignore_index=True)
     frame["twin_of"] = frame["twin_of"].astype("string")  # a column of nulls has no type of its own
     twice = frame.loc[frame["clip_id"].duplicated(), "uri"]
@@ -72,7 +74,7 @@ def load(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"expected a manifest (Parquet) at {path}, found none; make one with jobs/featurize.py CONFIG")
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(places.source(path))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a Parquet file that can be read: {error}") from None
     missing = [name for name in SCHEMA.names if name not in (*table.schema.names, *LATER)]
@@ -120,8 +122,24 @@ def sha256_of(path: Path) -> str:
         return ""
 
 
-def _row(clip: Clip, corpus: str, root: Path, sha256: str, decoder: Decoder) -> dict[str, Any]:
-    stop_s = clip.stop_s if clip.stop_s is not None else _duration(clip.path, decoder)
+@dataclass(frozen=True)
+class _File:
+    sha256: str = ""
+    n_bytes: int = 0
+    duration_s: float | None = None
+
+
+def _look(path: Path, decoder: Decoder) -> _File:
+    """What a file says of itself; one that cannot be had says nothing."""
+    try:
+        with places.sound(path) as local:
+            return _File(sha256_of(local), local.stat().st_size if local.is_file() else 0, _duration(local, decoder))
+    except DecodeError:
+        return _File()
+
+
+def _row(clip: Clip, corpus: str, root: Path, file: _File) -> dict[str, Any]:
+    stop_s = clip.stop_s if clip.stop_s is not None else file.duration_s
     inside = clip.path.relative_to(root).as_posix()
     try:
         inside.encode()
@@ -136,8 +154,9 @@ def _row(clip: Clip, corpus: str, root: Path, sha256: str, decoder: Decoder) -> 
         "group": clip.group,
         "split": clip.split,
         "corpus": corpus,
-        "sha256": sha256,
+        "sha256": file.sha256,
         "twin_of": None,
+        "n_bytes": file.n_bytes,
     }
 
 

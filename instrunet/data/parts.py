@@ -3,6 +3,8 @@
 FOLDER/plan.json            what this folder is: a folder of another plan is refused, naming the field
 FOLDER/<kind>/part-00007.*  part 7, a function of the plan alone; there it is whole, or it is not there
 FOLDER/_SUCCESS             written last
+
+A folder may be a URL of a store (`places.put` says what it promises there).
 """
 
 import json
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from instrunet.config import canonical_json
+from instrunet.data import places
 from instrunet.errors import DataError
 
 PLAN, DONE = "plan.json", "_SUCCESS"
@@ -20,6 +23,9 @@ PLAN, DONE = "plan.json", "_SUCCESS"
 
 def write_aside(path: Path, write: Callable[[Path], Any]) -> Path:
     """Write under another name, sync, rename: under `path` the content is whole or as it was."""
+    if places.is_remote(path):
+        places.put(path, write, create=False)
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = _aside(path)
     try:
@@ -33,9 +39,11 @@ def write_aside(path: Path, write: Callable[[Path], Any]) -> Path:
 
 def publish(path: Path, write: Callable[[Path], Any]) -> bool:
     """As `write_aside`, but create-only: the first writer wins and a late or doubled one changes nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         return False
+    if places.is_remote(path):
+        return places.put(path, write, create=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = _aside(path)
     try:
         write(aside)

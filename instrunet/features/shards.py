@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from instrunet.audio import io
 from instrunet.audio.fingerprint import ClipPrint, Ear
 from instrunet.audio.isolated import ahead
+from instrunet.data import places
 from instrunet.data.parts import part_path
 from instrunet.drift import Profile
 from instrunet.errors import DataError
@@ -83,7 +84,7 @@ def make_part(
 
 def summary_of(path: Path) -> dict[str, Any]:
     """What a part's footer says of it, without reading the part."""
-    value: dict[str, Any] = json.loads(pq.read_schema(path).metadata[SUMMARY])
+    value: dict[str, Any] = json.loads(pq.read_schema(places.source(path)).metadata[SUMMARY])
     return value
 
 
@@ -105,7 +106,7 @@ def profile_of(folder: Path) -> Profile:
     columns, wanted = ["clip_id", "labels", "measures"], [("split", "=", "train"), ("status", "=", "ok")]
     clips: dict[str, dict[str, Any]] = {}
     for path in sorted((folder / KIND).glob("part-*.parquet")):
-        rows = pq.read_table(path, columns=columns, filters=wanted).to_pylist()
+        rows = pq.read_table(places.source(path), columns=columns, filters=wanted).to_pylist()
         clips |= {row["clip_id"]: row for row in rows if row["measures"]}  # each window has its clip's
     return Profile.of([row["measures"] for row in clips.values()], [row["labels"] for row in clips.values()])
 
@@ -128,7 +129,7 @@ class Features:
 
 def load(folder: Path, front: FrontEnd, split: str) -> Features:
     paths = sorted((folder / KIND).glob("part-*.parquet"))
-    tables = [pq.read_table(path, filters=[("split", "=", split), ("status", "=", "ok")]) for path in paths]
+    tables = [pq.read_table(places.source(path), filters=[("split", "=", split), ("status", "=", "ok")]) for path in paths]
     table = pa.concat_tables(tables) if tables else schema(front).empty_table()
     stacked = {name: _stack(table[name], shape) for name, shape in front.shapes().items()}
     values = {name: found for name, (found, _) in stacked.items()}
@@ -160,7 +161,8 @@ def _heard(clip: Mapping[str, Any], ear: Ear | None, sample_rate: int, read: io.
     """Its sound, or why it has none that may be used."""
     stop_s = None if _missing(clip["stop_s"]) else clip["stop_s"]
     try:
-        sound = read(Path(clip["uri"]), sample_rate, clip["start_s"], stop_s, ear)
+        with places.sound(clip["uri"]) as path:
+            sound = read(path, sample_rate, clip["start_s"], stop_s, ear)
         _check(sound, sample_rate)
     except io.DecodeError as error:
         return error

@@ -47,6 +47,8 @@ def test_rows_say_what_the_files_are(root: Path) -> None:
     row = frame.loc[str(root / "a.wav")]
     assert (row["start_s"], row["stop_s"], row["labels"], row["group"]) == (0.0, 0.5, ["x", "y"], "g1")
     assert row["sha256"] == hashlib.sha256((root / "a.wav").read_bytes()).hexdigest()
+    assert row["n_bytes"] == (root / "a.wav").stat().st_size
+    assert frame.loc[str(root / "missing.wav"), "n_bytes"] == 0
     assert set(frame["corpus"]) == {"mine"}
     assert manifest.labels_of(frame) == ["x", "y", "z"]
 

@@ -60,16 +60,13 @@ def arguments(place: Path, target: Path, trained: Provenance | None = None, **mo
 
 def featurize(frame: pd.DataFrame, bundle: Bundle, out: Path) -> Path:
     """The parts that Ray would make, so that the run finds nothing left to do."""
-    front = bundle.spec.front.model_dump(mode="json")
-    per_part = features.CLIPS_PER_PART
-    plan = {"job": "features", "layout": features.LAYOUT, "manifest": manifest.digest(frame)}
-    plan |= {"front": front, "clips_per_part": per_part}
+    plan = features.plan_of(frame, bundle.spec.front)
     folder = out / "features" / fingerprint(plan)
     parts.claim(folder, plan)
     features._write_manifest(frame, folder)
-    make = features.Worker(str(folder), front)
-    for part in range(-(-len(frame) // per_part)):
-        make({"part": part})
+    make = features.Worker(str(folder), plan["front"])
+    for part in range(len(features.cut(frame))):
+        assert not make({"part": part})["failed"]
     return folder
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from instrunet.data import manifest
+from instrunet.data import manifest, places
 from instrunet.data.manifest import Clip
 from instrunet.data.readers import idmt
 from instrunet.data.readers.common import Row, check_columns, folder_of, inside, rows_of, with_notes
@@ -131,7 +131,7 @@ def _table(root: Path, table: Path | None) -> Path:
 
 def _parquet(path: Path) -> list[tuple[str, Row]]:
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(places.source(path))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a Parquet file that can be read: {error}") from None
     check_columns(table.schema.names, GUITAR_COLUMNS, path)

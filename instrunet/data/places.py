@@ -1,0 +1,148 @@
+"""Where sound and results lie: a folder of this machine, or a URL of a store; local paths are used as they are."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, cast
+
+from pydantic import PlainSerializer, PlainValidator
+
+from instrunet.audio.decoder import DecodeError
+from instrunet.data.remote import Remote
+from instrunet.data.store import FINAL, ObjectError, request, said
+from instrunet.errors import ConfigError, DataError
+
+URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+
+
+def place(text: str | Path) -> Path:
+    """A path, or a store's object that answers to the same calls. Credentials come from the environment alone."""
+    match = URL.fullmatch(text) if isinstance(text, str) else None
+    if not match or match["scheme"].lower() == "file":
+        return located(match["rest"] if match else text)
+    scheme, rest = match["scheme"].lower(), match["rest"]
+    if "@" in rest.split("/")[0] or "?" in rest:
+        raise ValueError(
+            f"a {scheme}:// URL with credentials or a query in it is refused: it would end up in logs and plans; "
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_ENDPOINT_URL names another store) instead"
+        )
+    if not rest.strip("/"):
+        raise ValueError(f"expected {scheme}://BUCKET/FOLDER, got no bucket")
+    return located(f"{scheme}://{rest}")
+
+
+def located(uri: str | Path) -> Path:
+    """As `place`, of a name that we wrote ourselves: an object's may hold what a folder's may not."""
+    if isinstance(uri, Remote) or (isinstance(uri, str) and URL.fullmatch(uri)):
+        return cast(Path, Remote(uri))
+    return Path(uri)
+
+
+Place = Annotated[Path, PlainValidator(place), PlainSerializer(str, return_type=str)]
+
+
+def asked(text: str) -> Path:
+    """The place that an argument names."""
+    try:
+        return place(text)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def is_remote(path: Path) -> bool:
+    return isinstance(path, Remote)
+
+
+def need_disk(path: Path, what: str) -> None:
+    if is_remote(path):
+        raise ConfigError(
+            f"{what} writes to a folder of a disk that all workers share, got {path}; give another out. "
+            "data.root may be a URL, and so may be what jobs/featurize.py and jobs/tag.py write"
+        )
+
+
+def identity(path: Path) -> tuple[int, str]:
+    """(bytes, version) of a file: when either differs, it is another."""
+    if isinstance(path, Remote):
+        info = path.known()
+        version = next((info[k] for k in ("ETag", "etag", "LastModified", "mtime", "created") if info.get(k)), "")
+        return int(info.get("size") or 0), str(version)
+    stat = path.stat()
+    return stat.st_size, str(stat.st_mtime_ns)
+
+
+def is_as_named(path: Path) -> bool:
+    """Whether a path leads to the object that it was listed for: `a//b` and `a/./b` are names in a store."""
+    listed = path.info if isinstance(path, Remote) else None
+    return listed is None or str(path).partition("://")[2] == listed["key"]
+
+
+def checksum(path: Path) -> str:
+    """Of a store's object, its entity tag: the same for the same bytes, and made without reading them."""
+    return str(cast(Remote, path).known().get("ETag") or "")
+
+
+def source(path: Path) -> Path | BytesIO:
+    """What pyarrow reads a table from. A store's is held in memory: an actor that is killed leaves no file behind."""
+    return BytesIO(path.read_bytes()) if isinstance(path, Remote) else path
+
+
+@contextmanager
+def sound(uri: str | Path, n_bytes: int | None = None) -> Iterator[Path]:
+    """A file for a decoder: a local one itself, of an object a copy that is gone afterwards.
+
+    What cannot be had is unreadable, and reasons name the object and not its copy.
+    """
+    path = located(uri)
+    if not isinstance(path, Remote):
+        yield path
+        return
+    with TemporaryDirectory(prefix="instrunet-") as folder:
+        copy = Path(folder) / f"object{path.suffix}"
+        try:
+            _download(path, copy, n_bytes)
+            yield copy
+        except ObjectError as error:
+            raise DecodeError("unreadable", str(error)) from None
+        except DecodeError as error:
+            raise DecodeError(error.status, str(error).replace(str(copy), str(path))) from None
+
+
+def put(path: Path, write: Callable[[Path], Any], *, create: bool) -> bool:
+    """Write an object whole. With `create`, the first writer wins: False says that it was another.
+
+    S3 holds to it (If-None-Match). Of a store that knows no such condition we look first and write then: two that
+    look at the same moment both write. Parts are functions of the plan, so what differs is the time of writing alone.
+    """
+    with TemporaryDirectory(prefix="instrunet-") as folder:
+        aside = Path(folder) / path.name
+        write(aside)
+        content = aside.read_bytes()
+    try:
+        try:
+            _send(path, content, "create" if create else "overwrite")
+        except NotImplementedError:
+            if path.exists():
+                raise FileExistsError(str(path)) from None
+            _send(path, content, "overwrite")
+    except FileExistsError:
+        return False
+    except FINAL as error:
+        raise DataError(f"{path} cannot be written: {said(error)}; give another place") from None
+    return True
+
+
+def _send(path: Path, content: bytes, mode: str) -> None:
+    request(str(path), "pipe_file", content, mode=mode, n_bytes=len(content))
+
+
+def _download(path: Any, copy: Path, n_bytes: int | None) -> None:
+    try:
+        with copy.open("wb") as file:
+            for chunk in path.chunks(identity(path)[0] if n_bytes is None else n_bytes):
+                file.write(chunk)
+    except FINAL as error:
+        raise ObjectError(f"{path} cannot be had: {said(error)}") from None
