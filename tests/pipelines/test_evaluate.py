@@ -70,6 +70,7 @@ def featurize(frame: pd.DataFrame, bundle: Bundle, out: Path) -> Path:
     make = features.Worker(str(folder), front)
     for part in range(-(-len(frame) // per_part)):
         make({"part": part})
+    make.decoder.close()
     return folder
 
 
