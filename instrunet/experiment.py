@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from instrunet.augment.copies import CopiesSpec
 from instrunet.config import Spec, fingerprint, load_tree
 from instrunet.data.audit import AuditSpec
 from instrunet.data.corpora import CorpusSpec, SynthCorpusSpec
@@ -57,6 +58,7 @@ class Experiment(Spec):
     task: str = "any"
     data: CorpusSpec = SynthCorpusSpec()
     split: SplitSpec = SplitSpec()
+    copies: CopiesSpec = CopiesSpec()
     audit: AuditSpec = AuditSpec()
     max_bad_fraction: float = Field(0.05, ge=0, le=1)
     front: FrontEnd = FrontEnd()
@@ -88,6 +90,8 @@ class Experiment(Spec):
         tree["cluster"] = {"workers": self.cluster.workers}
         tree["data"].pop("root", None)  # the manifest's digest speaks for the sound, and for its split
         tree["split"].pop("keep_together")
+        if not self.copies.lists:  # an experiment without any is the one that it was before there were copies
+            tree.pop("copies")
         return fingerprint(tree)
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from instrunet import experiment
+from instrunet.augment.copies import CopiesSpec, originals
 from instrunet.bundle import Bundle
 from instrunet.data import corpora, manifest, places, split
 from instrunet.drift import compare
@@ -41,6 +42,7 @@ class Target:
     cluster: ClusterSpec = ClusterSpec()
     tracking: TrackingSpec = TrackingSpec()
     allow_leaks: bool = False
+    copies: CopiesSpec = CopiesSpec()  # not scored: so that the features of the training are found, not made again
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,11 @@ def run(args: argparse.Namespace) -> Path:
     allowed = args.allow_leaks or target.allow_leaks
     leaks = _leaks(frame, bundle)
     _refuse(leaks, allowed)
-    folder = features.prepare(target.frame, bundle.spec.front, target.out, target.cluster, 1.0, args.verbose)
+    recipe = features.Recipe(bundle.spec.front, target.copies)
+    folder = features.prepare(target.frame, recipe, target.out, target.cluster, 1.0, args.verbose)
     leaks += _heard(frame, bundle, folder)
     _refuse(leaks, allowed)
-    held = shards.load(folder, bundle.spec.front, args.split)
+    held = shards.load(folder, bundle.spec.front, args.split).only(set(frame["clip_id"]))
     scored = score(bundle, held)
     if len(scored.clips) < len(frame):
         note(f"{len(frame) - len(scored.clips)} of {len(frame)} clips gave no sound and are not scored: see {folder}")
@@ -82,10 +85,10 @@ def resolve(target: Path, overrides: list[str]) -> Target:
     if target.suffix in (".yaml", ".yml"):
         loaded = experiment.load(target, overrides)
         frame = features.read_manifest(loaded)
-        return Target(frame, loaded.out, loaded.cluster, loaded.tracking, loaded.audit.allow_leaks)
+        return Target(frame, loaded.out, loaded.cluster, loaded.tracking, loaded.audit.allow_leaks, loaded.copies)
     if overrides:
         raise DataError(f"overrides ({overrides[0]}) change a CONFIG; {target} is not one (.yaml)")
-    frame = corpora.read(corpora.recognise(target)) if target.is_dir() else manifest.load(target)
+    frame = corpora.read(corpora.recognise(target)) if target.is_dir() else originals(manifest.load(target))
     split.check_no_group_on_both_sides(frame)
     return Target(frame.assign(split=frame["split"].replace("", "test")), Path("runs"))
 

@@ -1,5 +1,7 @@
 """Manifest to features on Ray Data: a folder named by what is in it, made once, whole or resumable."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 
 from instrunet.audio.fingerprint import ClipPrint
 from instrunet.audio.isolated import Decoder, Limits
+from instrunet.augment.copies import CopiesSpec, with_copies
 from instrunet.config import fingerprint
 from instrunet.data import corpora, manifest, parts, places, split
 from instrunet.data.corpora import SynthCorpusSpec
@@ -30,10 +33,24 @@ LAYOUT = 5  # of the shards and prints; a change of it makes new folders
 MANIFEST, ERRORS, STATISTICS, PROFILE = "manifest.parquet", "errors.parquet", "statistics.json", "profile.json"
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What is made of the clips."""
+
+    front: FrontEnd
+    copies: CopiesSpec = CopiesSpec()  # of the training split
+
+    def plan(self) -> dict[str, Any]:
+        """A folder without copies has the name that it had before there were any."""
+        copies = {"copies": self.copies.model_dump(mode="json")} if self.copies.lists else {}
+        return {"front": self.front.model_dump(mode="json"), **copies}
+
+
 def run(experiment: Experiment, verbose: bool = False) -> Path:
     """The folder of features of an experiment; a second run finds it done."""
     frame = read_manifest(experiment)
-    folder = prepare(frame, experiment.front, experiment.out, experiment.cluster, experiment.max_bad_fraction, verbose)
+    recipe = Recipe(experiment.front, experiment.copies)
+    folder = prepare(frame, recipe, experiment.out, experiment.cluster, experiment.max_bad_fraction, verbose)
     note(audit.read(folder, experiment.audit).line)
     return folder
 
@@ -73,29 +90,31 @@ def check_labels(frame: pd.DataFrame, experiment: Experiment) -> None:
 
 
 def prepare(
-    frame: pd.DataFrame, front: FrontEnd, out: Path, spec: ClusterSpec, max_bad_fraction: float, verbose: bool
+    frame: pd.DataFrame, recipe: Recipe, out: Path, spec: ClusterSpec, max_bad_fraction: float, verbose: bool
 ) -> Path:
-    plan = plan_of(frame, front)
+    """The folder of features of a manifest whose splits are made; the copies are added here, after that."""
+    n_clips, frame = len(frame), with_copies(frame, recipe.copies)
+    plan = plan_of(frame, recipe)
     folder = (out / "features" / fingerprint(plan)).absolute()
     n_parts = len(cut(frame))
     if parts.is_done(folder):
-        note(f"features: {len(frame)} clips, made before")
+        note(f"features: {n_clips} clips, made before")
         return folder
     parts.claim(folder, plan)
     _write_manifest(frame, folder)
     if parts.left(folder, shards.KIND, n_parts):
         cluster.connect(spec, verbose=verbose)
-        _make(folder, front, Limits(wait_s=spec.decode_wait_s), n_parts)
+        _make(folder, recipe, Limits(wait_s=spec.decode_wait_s), n_parts)
     _close(folder, n_parts, max_bad_fraction)
     return folder
 
 
-def plan_of(frame: pd.DataFrame, front: FrontEnd) -> dict[str, Any]:
+def plan_of(frame: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:
     return {
         "job": "features",
         "layout": LAYOUT,
         "manifest": manifest.digest(frame),
-        "front": front.model_dump(mode="json"),
+        **recipe.plan(),
         "clips_per_part": CLIPS_PER_PART,
         "bytes_per_part": BYTES_PER_PART,
     }
@@ -115,11 +134,18 @@ def cut(frame: pd.DataFrame) -> list[slice]:
 class Worker:
     """An actor that makes parts: it reads its clips from the manifest's row group, publishes prints, then features."""
 
-    def __init__(self, folder: str, front: dict[str, Any], limits: Limits) -> None:
+    def __init__(
+        self,
+        folder: str,
+        front: dict[str, Any],
+        limits: Limits | None = None,
+        copies: Mapping[str, Any] | None = None,
+    ) -> None:
         torch.set_num_threads(1)  # one actor a core
         self.folder = places.located(folder)
         self.manifest = places.source(self.folder / MANIFEST)
         self.featurizer = Featurizer(FrontEnd.model_validate(front))
+        self.copies = CopiesSpec.model_validate(copies or {})
         self.decoder = Decoder(limits)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +154,7 @@ class Worker:
     def make(self, number: int) -> dict[str, Any]:
         clips = pq.ParquetFile(self.manifest).read_row_group(number).to_pylist()
         prints: dict[str, ClipPrint] = {}
-        table = shards.make_part(clips, self.featurizer, prints, self.decoder.read)
+        table = shards.make_part(clips, self.featurizer, prints, self.decoder.read, self.copies)
         audit.publish_prints(self.folder, number, prints)  # first: a shard that is listed has its prints
         path = parts.part_path(self.folder, shards.KIND, number)
         # Half-precision features are noise to a compressor: 4 % smaller for 5 times the write
@@ -148,9 +174,9 @@ def _write_manifest(frame: pd.DataFrame, folder: Path) -> None:
     parts.publish(folder / MANIFEST, write)
 
 
-def _make(folder: Path, front: FrontEnd, limits: Limits, n_parts: int) -> None:
+def _make(folder: Path, recipe: Recipe, limits: Limits, n_parts: int) -> None:
     done = n_parts - len(parts.left(folder, shards.KIND, n_parts))
-    arguments = {"folder": str(folder), "front": front.model_dump(mode="json"), "limits": limits}
+    arguments = {"folder": str(folder), **recipe.plan(), "limits": limits}
     with bar("features", n_parts, done) as progress:
         for _ in run_parts(folder, shards.KIND, n_parts, Worker, arguments):
             progress.advance()
@@ -162,7 +188,9 @@ def _close(folder: Path, n_parts: int, max_bad_fraction: float) -> None:
     n_clips, n_bad = (sum(s[key] for s in summaries) for key in ("n_clips", "n_bad"))
     errors = _write_errors(folder, [k for k, summary in enumerate(summaries) if summary["n_bad"]])
     audio_s, n_windows = (sum(s[key] for s in summaries) for key in ("audio_s", "n_windows"))
-    result(f"features: {n_clips} clips, {n_windows} windows, {audio_s / 60:.1f} min of sound, {n_bad} bad")
+    n_copies = len(manifest.load(folder / MANIFEST)) - n_clips
+    copies = f" and {n_copies} copies" if n_copies else ""
+    result(f"features: {n_clips} clips{copies}, {n_windows} windows, {audio_s / 60:.1f} min of sound, {n_bad} bad")
     if n_bad > max_bad_fraction * n_clips:
         kinds = ", ".join(f"{n} {status}" for status, n in errors["status"].value_counts().items())
         raise JobError(

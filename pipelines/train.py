@@ -14,6 +14,7 @@ import torch
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from instrunet import __version__
+from instrunet.augment.copies import originals
 from instrunet.bundle_spec import BundleSpec, Provenance
 from instrunet.config import fingerprint
 from instrunet.data import manifest, parts, places
@@ -71,7 +72,7 @@ def draft_of(experiment: Experiment, frame: pd.DataFrame, statistics: Statistics
             manifest=manifest.digest(frame),
             corpus=str(frame["corpus"].iloc[0]),
             seed=experiment.train.seed,
-            n_clips={str(k): int(n) for k, n in frame["split"].value_counts().items()},
+            n_clips={str(k): int(n) for k, n in originals(frame)["split"].value_counts().items()},
             group_keys=tuple(sorted(manifest.group_keys(learnt))),
             clip_hashes=tuple(sorted({h[:16] for h in learnt["sha256"] if h})),
         ),

@@ -31,7 +31,7 @@ DRAWS: dict[str, tuple[Callable[..., Any], int | None]] = {
     "loguniform": (tune.loguniform, 2),
     "integers": (lambda low, high: tune.randint(low, high + 1), 2),
 }
-FIXED = ("front", "data", "split", "task")  # these would need other features for every trial
+FIXED = ("front", "data", "split", "copies", "task")  # these would need other features for every trial
 TRIALS = "trials.json"
 
 

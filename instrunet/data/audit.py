@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from instrunet.audio.fingerprint import ClipPrint, print_of
 from instrunet.audio.matching import CERTAIN, CLOSE, COPY, STRETCHED, Pairs, durations, matching, within
+from instrunet.augment.copies import originals
 from instrunet.config import Spec
 from instrunet.data.unions import unions
 from instrunet.data.verdict import Audit, Finding, Severity
@@ -65,8 +66,9 @@ def audit(
         *(contained(frame, prints, other) if other else []),
     ]
     findings.sort(key=lambda f: f.severity != "leak")
-    unchecked = int((table["samples_hash"] == "").sum())
-    return Audit(tuple(findings), len(table), unchecked, _together(table, heard, near))
+    own = originals(table)  # copies that the features job made have no print: it knows what they were made of
+    unchecked = int((own["samples_hash"] == "").sum())
+    return Audit(tuple(findings), len(own), unchecked, _together(table, heard, near))
 
 
 def contained(frame: pd.DataFrame, prints: pd.DataFrame, other: tuple[pd.DataFrame, pd.DataFrame]) -> list[Finding]:

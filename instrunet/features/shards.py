@@ -4,8 +4,9 @@ Shapes: N windows, F bands, L frames.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from instrunet.audio import io
 from instrunet.audio.fingerprint import ClipPrint, Ear
 from instrunet.audio.isolated import ahead
+from instrunet.augment.copies import CopiesSpec, copied, number_of
 from instrunet.data import places
 from instrunet.data.parts import part_path
 from instrunet.drift import Profile
@@ -53,33 +55,47 @@ def make_part(
     featurizer: Featurizer,
     prints: dict[str, ClipPrint] | None = None,
     read: io.Read = io.read,
+    copies: CopiesSpec | None = None,
 ) -> pa.Table:
-    """The rows of one part. A clip that gives no sound gives one row that says why; nothing is dropped.
+    """The rows of one part. A clip that gives no sound gives one row that says why; nothing is dropped but its copies.
 
-    `prints`, if given, is filled from the same decode: {clip_id: print}, empty for a clip that cannot be used."""
+    `prints`, if given, is filled from the same decode: {clip_id: print}, empty for a clip that cannot be used, and for
+    copies, which the audit knows by what they were made of."""
     rows: list[dict[str, Any]] = []
     sums = {name: sums_of(name, np.zeros((0, *shape), np.float16)) for name, shape in featurizer.spec.shapes().items()}
     audio_s = 0.0
-    ears = [Ear() if prints is not None else None for _ in clips]
-    heard = ahead(lambda item: _heard(*item, featurizer.spec.sample_rate, read), zip(clips, ears, strict=True))
-    for clip, ear, sound in zip(clips, ears, heard, strict=True):
-        made, seconds = _clip_rows(clip, sound, featurizer, sums)
-        if prints is not None and ear:
-            prints[clip["clip_id"]] = ear.made() if seconds else ClipPrint("", b"")
-        rows += made
-        audio_s += seconds
-    n_bad = sum(row["status"] != "ok" for row in rows)
-    n_train = sum(row["status"] == "ok" and row["split"] == "train" for row in rows)
-    summary = {
-        "n_clips": len(clips),
-        "n_windows": len(rows) - n_bad,
-        "n_bad": n_bad,
-        "n_train_windows": n_train,
+    # A clip and its copies are one decode; those that begin a part, whose original ends the one before, another
+    families = [list(family) for _, family in groupby(clips, _origin)]
+    ears = [Ear() if prints is not None and not number_of(family[0]) else None for family in families]
+    rate = featurizer.spec.sample_rate
+    heard = ahead(lambda item: _heard(item[0][0], item[1], rate, read), zip(families, ears, strict=True))
+    for family, ear, sound in zip(families, ears, heard, strict=True):
+        if prints is not None:
+            prints |= {clip["clip_id"]: ClipPrint("", b"") for clip in family}
+            if ear and not isinstance(sound, io.DecodeError):
+                prints[family[0]["clip_id"]] = ear.made()
+        for clip in family:
+            one = _copy_of(sound, clip, rate, copies) if number_of(clip) else sound
+            made, seconds = _clip_rows(clip, one, featurizer, sums) if one else ([], 0.0)
+            rows += made
+            audio_s += 0.0 if number_of(clip) else seconds
+    table = pa.Table.from_pylist(rows, schema=schema(featurizer.spec))
+    summary = _summary(clips, rows) | {
         "audio_s": round(audio_s, 6),
         "sums": {name: values.tolist() for name, values in sums.items()},
     }
-    table = pa.Table.from_pylist(rows, schema=schema(featurizer.spec))
     return table.replace_schema_metadata({SUMMARY: json.dumps(summary).encode()})
+
+
+def _summary(clips: Sequence[Mapping[str, Any]], rows: list[dict[str, Any]]) -> dict[str, int]:
+    """A copy counts as windows, never as a clip: neither the good nor the bad ones are more for being multiplied."""
+    n_bad = sum(row["status"] != "ok" for row in rows)
+    return {
+        "n_clips": sum(not number_of(clip) for clip in clips),
+        "n_windows": len(rows) - n_bad,
+        "n_bad": n_bad,
+        "n_train_windows": sum(row["status"] == "ok" and row["split"] == "train" for row in rows),
+    }
 
 
 def summary_of(path: Path) -> dict[str, Any]:
@@ -126,10 +142,18 @@ class Features:
     def __len__(self) -> int:
         return len(self.clips["clip_id"])
 
+    def only(self, clip_ids: Collection[str]) -> "Features":
+        """The windows of these clips."""
+        rows = np.flatnonzero([name in clip_ids for name in self.clips["clip_id"]])
+        clips = {name: [column[row] for row in rows] for name, column in self.clips.items()}
+        frames = None if self.frames is None else self.frames[rows]
+        return Features({name: values[rows] for name, values in self.values.items()}, clips, frames)
+
 
 def load(folder: Path, front: FrontEnd, split: str) -> Features:
     paths = sorted((folder / KIND).glob("part-*.parquet"))
-    tables = [pq.read_table(places.source(path), filters=[("split", "=", split), ("status", "=", "ok")]) for path in paths]
+    wanted = [("split", "=", split), ("status", "=", "ok")]
+    tables = [pq.read_table(places.source(path), filters=wanted) for path in paths]
     table = pa.concat_tables(tables) if tables else schema(front).empty_table()
     stacked = {name: _stack(table[name], shape) for name, shape in front.shapes().items()}
     values = {name: found for name, (found, _) in stacked.items()}
@@ -157,6 +181,21 @@ def _stack(column: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[NDArray[np.
     return out, frames
 
 
+def _origin(clip: Mapping[str, Any]) -> Any:
+    return clip["twin_of"] if number_of(clip) else clip["clip_id"]
+
+
+def _copy_of(
+    sound: io.Sound | io.DecodeError, clip: Mapping[str, Any], sample_rate: int, copies: CopiesSpec | None
+) -> io.Sound | None:
+    """None where there is nothing to copy, or nothing left of it: a shift may move all of its sound out."""
+    if isinstance(sound, io.DecodeError):
+        return None
+    assert copies, "a manifest with copies comes with what they are made by"
+    made = io.Sound(copied(sound.wave, sample_rate, clip, copies))
+    return None if io.verdict(made, sample_rate)[0] else made
+
+
 def _heard(clip: Mapping[str, Any], ear: Ear | None, sample_rate: int, read: io.Read) -> io.Sound | io.DecodeError:
     """Its sound, or why it has none that may be used."""
     stop_s = None if _missing(clip["stop_s"]) else clip["stop_s"]
@@ -177,6 +216,8 @@ def _clip_rows(
         return [base | {"status": sound.status, "error": str(sound)}], 0.0
     seen = featurizer.fast(sound.wave)
     half = {name: values.astype(np.float16) for name, values in seen.features.items()}
+    if number_of(clip):
+        seen = replace(seen, measures=[])  # the profile is of recordings, and a copy is none
     if clip["split"] == "train":
         for name, values in half.items():
             sums[name] += sums_of(name, values)

@@ -82,7 +82,9 @@ def featurized(frame: pd.DataFrame, folder: Path) -> Path:
     """What the job leaves, made without Ray."""
     parts.claim(folder, {"job": "features"})
     features._write_manifest(frame, folder)
-    features.Worker(str(folder), FRONT.model_dump(mode="json"))({"part": 0})
+    worker = features.Worker(str(folder), FRONT.model_dump(mode="json"))
+    worker({"part": 0})
+    worker.decoder.close()
     features._close(folder, 1, 1.0)
     return folder
 

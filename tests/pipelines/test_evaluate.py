@@ -60,13 +60,14 @@ def arguments(place: Path, target: Path, trained: Provenance | None = None, **mo
 
 def featurize(frame: pd.DataFrame, bundle: Bundle, out: Path) -> Path:
     """The parts that Ray would make, so that the run finds nothing left to do."""
-    plan = features.plan_of(frame, bundle.spec.front)
+    plan = features.plan_of(frame, features.Recipe(bundle.spec.front))
     folder = out / "features" / fingerprint(plan)
     parts.claim(folder, plan)
     features._write_manifest(frame, folder)
     make = features.Worker(str(folder), plan["front"])
     for part in range(len(features.cut(frame))):
         assert not make({"part": part})["failed"]
+    make.decoder.close()
     return folder
 
 

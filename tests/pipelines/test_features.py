@@ -39,7 +39,7 @@ def test_uneven_parts_hold_every_clip_once(tmp_path: Path, monkeypatch: pytest.M
     clips = [Clip(tmp_path / f"{k}.wav", ["ab"[k % 2]], str(k), "train") for k in range(9)]
     frame = manifest.make(clips, "tones", tmp_path)
     monkeypatch.setattr(features, "BYTES_PER_PART", 60_000)
-    plan = features.plan_of(frame, FRONT)
+    plan = features.plan_of(frame, features.Recipe(FRONT))
     parts.claim(tmp_path / "out", plan)
     features._write_manifest(frame, tmp_path / "out")
     worker, bounds = features.Worker(str(tmp_path / "out"), plan["front"]), features.cut(frame)

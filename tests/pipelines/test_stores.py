@@ -156,7 +156,7 @@ def test_features_of_a_corpus_in_a_store_in_a_store(
     there = run(f"{command} data.root={bucket}/FOLDER out={bucket}/runs", home, **around(proxy.port))
     here = run(f"{command} data.root={small_folder} out={tmp_path}/runs", home, PYTHONPATH=str(ROOT))
     assert (there.returncode, here.returncode) == (0, 0), there.stderr + here.stderr
-    folder, url = Path(here.stdout.strip()), there.stdout.strip()
+    folder, url = Path(here.stdout.splitlines()[-1]), there.stdout.splitlines()[-1]
     assert url == f"{bucket}/runs/features/{folder.name}"
     made = store.download(url, tmp_path / "made")
     assert {p.relative_to(made) for p in made.rglob("*.*")} == {p.relative_to(folder) for p in folder.rglob("*.*")}
