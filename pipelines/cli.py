@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from instrunet import experiment
-from instrunet.errors import InstrunetError
+from instrunet.errors import ConfigError, InstrunetError
 from pipelines.console import note
 
 LONGEST_LINE = 300
@@ -34,6 +34,57 @@ def experiment_parser(doc: str | None) -> argparse.ArgumentParser:
     )
     made.add_argument("--print-config", action="store_true", help="show every field as resolved, and stop")
     return made
+
+
+def evaluation_parser(doc: str | None) -> argparse.ArgumentParser:
+    """BUNDLE and what to score it on, or CONFIG and how to judge it."""
+    made = parser(doc)
+    made.add_argument("bundle", metavar="BUNDLE|CONFIG", type=Path, help="a trained bundle, or the recipe to judge")
+    made.add_argument("target", metavar="CONFIG|MANIFEST|FOLDER", nargs="?", help="what to score BUNDLE on")
+    made.add_argument("overrides", nargs="*", metavar="k=v", help="fields of CONFIG to change")
+    made.add_argument("--out", type=Path, required=True, help="the folder of the report")
+    made.add_argument("--split", default="test", help="train, val, test (default) or official")
+    made.add_argument("--allow-leaks", action="store_true", help="score data the bundle has seen, labelled LEAKY")
+    recipes = made.add_mutually_exclusive_group()
+    recipes.add_argument(
+        "--leak-premium", action="store_true", help="train CONFIG on a split at random and on one by group; compare"
+    )
+    recipes.add_argument(
+        "--folds", type=int, metavar="K", help="train CONFIG K times, so that each group is tested once"
+    )
+    return made
+
+
+def run_evaluation(args: argparse.Namespace) -> int:
+    """`pipelines/recipe.py:run` where CONFIG is judged, `pipelines/evaluate.py:run` where a BUNDLE is."""
+
+    def whole() -> Path | None:
+        pipeline = "recipe" if args.leak_premium or args.folds is not None else "evaluate"
+        (_check_recipe if pipeline == "recipe" else _check_bundle)(args)
+        made: Path = importlib.import_module(f"pipelines.{pipeline}").run(args)
+        return made
+
+    return run(whole, args.verbose)
+
+
+def _check_recipe(args: argparse.Namespace) -> None:
+    """CONFIG stands where a BUNDLE would; what follows it are overrides."""
+    asked = "--leak-premium" if args.leak_premium else "--folds"
+    if args.bundle.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"{asked} trains and judges a CONFIG (.yaml), got {args.bundle}; leave BUNDLE out")
+    if args.allow_leaks or args.split != "test":
+        given = "--allow-leaks" if args.allow_leaks else "--split"
+        raise ConfigError(f"{given} goes with a BUNDLE, not with {asked}: the test split of each training is scored")
+    args.overrides = [word for word in (args.target, *args.overrides) if word is not None]
+
+
+def _check_bundle(args: argparse.Namespace) -> None:
+    if args.target is None:
+        raise ConfigError(
+            f"expected a CONFIG, MANIFEST or FOLDER to score {args.bundle} on, got none; name one, or judge a CONFIG "
+            "with --leak-premium or --folds K"
+        )
+    args.target = Path(args.target)
 
 
 def run_experiment(args: argparse.Namespace, pipeline: str) -> int:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from instrunet import experiment
@@ -21,16 +20,13 @@ from instrunet.errors import DataError
 from instrunet.experiment import ClusterSpec, TrackingSpec
 from instrunet.features import shards
 from instrunet.features.shards import Features
-from instrunet.metrics import multi, single
 from instrunet.models import n_parameters
 from instrunet.report import build, pictures
 from instrunet.report.build import ClipResult, Evaluation
-from instrunet.training.feed import targets_of
+from instrunet.scoring import Scored, judge, score, told
 from pipelines import audit, features
 from pipelines.console import note, result
 from pipelines.tracking import Tracker
-
-CLIP = ("clip_id", "uri", "group", "labels", "corpus", "measures")
 
 
 @dataclass(frozen=True)
@@ -43,14 +39,6 @@ class Target:
     tracking: TrackingSpec = TrackingSpec()
     allow_leaks: bool = False
     copies: CopiesSpec = CopiesSpec()  # not scored: so that the features of the training are found, not made again
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Clip by clip: mean scores [N, K] over windows, and what each clip is."""
-
-    scores: NDArray[np.float64]
-    clips: pd.DataFrame
 
 
 def run(args: argparse.Namespace) -> Path:
@@ -91,18 +79,6 @@ def resolve(target: Path, overrides: list[str]) -> Target:
     frame = corpora.read(corpora.recognise(target)) if target.is_dir() else originals(manifest.load(target))
     split.check_no_group_on_both_sides(frame)
     return Target(frame.assign(split=frame["split"].replace("", "test")), Path("runs"))
-
-
-def score(bundle: Bundle, held: Features) -> Scored:
-    """Every window scored, a clip's windows averaged."""
-    if not len(held):
-        raise DataError("no clip of this split gave any sound; see errors.parquet in the features folder")
-    windows = bundle.predict({n: torch.from_numpy(v) for n, v in held.values.items()}, frames=held.frames)
-    frame = pd.DataFrame({name: held.clips[name] for name in CLIP})
-    clip, first = pd.factorize(frame["clip_id"])[0], ~frame["clip_id"].duplicated()
-    mean = np.zeros((int(first.sum()), windows.shape[1]))
-    np.add.at(mean, clip, windows)
-    return Scored(mean / np.bincount(clip)[:, None], frame[first].reset_index(drop=True))
 
 
 def _of_split(frame: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -158,14 +134,13 @@ def _evaluate(
     bundle: Bundle, path: Path, scored: Scored, leaks: list[str], split_name: str, held: Features
 ) -> Evaluation:
     labels, clips = bundle.spec.labels, scored.clips
-    truth = targets_of(clips["labels"].tolist(), labels).numpy()
-    kind, metrics, decided = _judge(bundle, scored.scores, truth)
+    judgement = judge(bundle, scored)
     corpus = str(clips["corpus"].iloc[0])
     return Evaluation(
         title=f"{bundle.spec.model.name} on {corpus}",
-        kind=kind,
+        kind=judgement.kind,
         labels=labels,
-        metrics=metrics,
+        metrics=judgement.metrics(),
         bundle=str(path),
         fingerprint=bundle.fingerprint,
         model=bundle.spec.model.name,
@@ -177,25 +152,10 @@ def _evaluate(
         leaky=bool(leaks),
         leak_reasons=leaks,
         drift=compare(bundle.spec.profile, clips["measures"].tolist()),
-        clips=_rows(clips, decided, scored.scores),
+        clips=_rows(clips, judgement.decided, scored.scores),
         history=_history(path),
         features=_examples(held, labels),
     )
-
-
-def _judge(
-    bundle: Bundle, scores: NDArray[np.float64], truth: NDArray[np.float32]
-) -> tuple[Any, dict[str, Any], list[list[str]]]:
-    """Single-label clips by the best score. Several labels: thresholds; a softmax is first divided by its best score,
-    with 0.5 as the threshold, the rule of Han et al. (2016) for IRMAS."""
-    labels = bundle.spec.labels
-    if bundle.spec.kind == "single" and (truth.sum(1) == 1).all():
-        metrics = single.evaluate(truth.argmax(1), scores, labels)
-        return "single", metrics, [[labels[k]] for k in scores.argmax(1)]
-    relative = scores / scores.max(1, keepdims=True) if bundle.spec.kind == "single" else scores
-    metrics = multi.evaluate(truth.astype(bool), relative, labels, bundle.thresholds)
-    chosen = relative >= bundle.thresholds
-    return "multi", metrics, [[label for label, yes in zip(labels, row, strict=True) if yes] for row in chosen]
 
 
 def _rows(clips: pd.DataFrame, decided: list[list[str]], scores: NDArray[np.float64]) -> list[ClipResult]:
@@ -239,8 +199,12 @@ def _summary(evaluation: Evaluation) -> None:
         if evaluation.kind == "single"
         else ("micro_f1", "macro_f1", "lrap")
     )
-    figures = ", ".join(f"{name.replace('_', ' ')} {evaluation.metrics[name]:.3f}" for name in names)
+    metrics = dict(evaluation.metrics)
+    figures = ", ".join(f"{name.replace('_', ' ')} {told(metrics, name)}" for name in names)
+    alone = "" if metrics["intervals"] else "; one group says nothing of others: no intervals"
     for text in (evaluation.drift or {}).get("warnings", ()):
         note(f"warning: {text}")
     kind = "LEAKY" if evaluation.leaky else "held-out"
-    result(f"{kind} ({evaluation.n_clips} clips, {evaluation.n_groups} groups, split {evaluation.split}): {figures}")
+    result(
+        f"{kind} ({evaluation.n_clips} clips, {evaluation.n_groups} groups, split {evaluation.split}): {figures}{alone}"
+    )

@@ -7,6 +7,7 @@ Shapes: N clips, K labels, G groups, R draws.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,24 +53,74 @@ def difference(
     return {name: (float(figures[name](whole)[0]), found[name]) for name in figures}
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What is true of the clips and what was said of them, as label indices [N] or as yes and no [N, K]; and whose
+    they are: what is drawn."""
+
+    y_true: NDArray[Any]
+    y_pred: NDArray[Any]
+    groups: Sequence[str]
+
+
+def of(judged: Judged, n_labels: int, seed: int = 0) -> dict[str, Interval]:
+    """What `of_single` or `of_multi` says, by the shape of the truth."""
+    return _of(_counts(judged, n_labels), judged.groups, SINGLE if judged.y_true.ndim == 1 else MULTI, seed)
+
+
+def between(a: Judged, b: Judged, n_labels: int, seed: int = 0) -> dict[str, tuple[float, Interval]]:
+    """How much higher the figures of `a` are than those of `b`, which are other clips: each is drawn by itself.
+
+    The interval is that of the differences of the draws: -1 to 1 where one of the two has one group only.
+    """
+    figures = SINGLE if a.y_true.ndim == 1 else MULTI
+    counts = [_counts(judged, n_labels) for judged in (a, b)]
+    groups = [_per_group(n, judged.groups) for n, judged in zip(counts, (a, b), strict=True)]
+    rngs = np.random.default_rng(seed).spawn(2)  # one seed for both would draw them together
+    fewest = min(len(one) for one in groups)
+    drawn = [_draws(one, rng) for one, rng in zip(groups, rngs, strict=True)]
+    found = {}
+    for name, figure in figures.items():
+        first, second = (float(figure(n.sum(0, keepdims=True))[0]) for n in counts)
+        gaps = figure(drawn[0]) - figure(drawn[1])
+        found[name] = first - second, _middle(gaps, fewest) if fewest >= FEWEST_GROUPS else Interval(-1, 1, fewest)
+    return found
+
+
+def _counts(judged: Judged, n_labels: int) -> Array:
+    if judged.y_true.ndim == 1:
+        return _confusions(judged.y_true, judged.y_pred, n_labels)
+    return _hits(judged.y_true, judged.y_pred)
+
+
 def _gap(figure: Callable[[Array], Array]) -> Callable[[Array], Array]:
     return lambda counts: figure(counts[:, 1]) - figure(counts[:, 0])
 
 
 def _of(counts: Array, groups: Sequence[str], figures: Figures, seed: int) -> dict[str, Interval]:
+    per_group = _per_group(counts, groups)
+    n = len(per_group)
+    if n < FEWEST_GROUPS:
+        return {name: Interval(0.0, 1.0, n) for name in figures}
+    drawn = _draws(per_group, np.random.default_rng(seed))
+    return {name: _middle(figure(drawn), n) for name, figure in figures.items()}
+
+
+def _per_group(counts: Array, groups: Sequence[str]) -> Array:
+    """Counts [N, ...] summed to [G, ...]."""
     if len(counts) != len(groups):
         raise DataError(
             f"expected a group for each clip, got {len(groups)} for {len(counts)} clips; pass the same clips"
         )
     names, number = np.unique(np.asarray(groups), return_inverse=True)
-    per_group = np.zeros((len(names), *counts.shape[1:]))
-    np.add.at(per_group, number, counts)
-    if len(names) < FEWEST_GROUPS:
-        return {name: Interval(0.0, 1.0, len(names)) for name in figures}
-    drawn = _draws(per_group, np.random.default_rng(seed))
-    edges = (50 * (1 - LEVEL), 50 * (1 + LEVEL))
-    limits = {name: np.nanpercentile(figure(drawn), edges) for name, figure in figures.items()}
-    return {name: Interval(float(low), float(high), len(names)) for name, (low, high) in limits.items()}
+    summed = np.zeros((len(names), *counts.shape[1:]))
+    np.add.at(summed, number, counts)
+    return summed
+
+
+def _middle(drawn: Array, n_groups: int) -> Interval:
+    low, high = np.nanpercentile(drawn, (50 * (1 - LEVEL), 50 * (1 + LEVEL)))
+    return Interval(float(low), float(high), n_groups)
 
 
 def _draws(per_group: Array, rng: np.random.Generator) -> Array:

@@ -5,7 +5,7 @@ import pytest
 
 from instrunet.errors import DataError
 from instrunet.metrics import intervals, multi, single
-from instrunet.metrics.intervals import MULTI, SINGLE, Interval
+from instrunet.metrics.intervals import MULTI, SINGLE, Interval, Judged
 
 
 def clips(
@@ -61,9 +61,34 @@ def test_a_difference_on_the_same_clips_is_sharper_than_two_intervals() -> None:
     assert gap.high - gap.low < 0.7 * (alone.high - alone.low)
 
 
+def test_a_difference_between_other_clips_is_as_wide_as_both_together() -> None:
+    (t, p, g), (u, q, h) = clips(6), clips(7, n_groups=30)
+    value, gap = intervals.between(Judged(t, p, g), Judged(u, q, h), 3)["accuracy"]
+    assert value == pytest.approx(np.mean(p == t) - np.mean(q == u)) and gap.n_groups == 20
+    one, other = intervals.of_single(t, p, g, 3)["accuracy"], intervals.of_single(u, q, h, 3)["accuracy"]
+    assert gap.high - gap.low == pytest.approx(np.hypot(one.high - one.low, other.high - other.low), rel=0.1)
+
+
+def test_two_independent_differences_hold_the_truth() -> None:
+    def gap(seed: int) -> Interval:
+        a, b = (Judged(*clips(seed + shift)) for shift in (0, 1000))
+        return intervals.between(a, b, 3, seed)["accuracy"][1]
+
+    assert 0.90 <= np.mean([i.low <= 0 <= i.high for i in map(gap, range(100))]) <= 0.99
+
+
+def test_a_difference_of_several_labels() -> None:
+    rng = np.random.default_rng(2)
+    t, groups = rng.random((40, 3)) < 0.4, [str(k // 4) for k in range(40)]
+    value, gap = intervals.between(Judged(t, t, groups), Judged(t, ~t, groups), 3)["macro_f1"]
+    assert (value, gap.low, gap.high) == (1.0, 1.0, 1.0)
+
+
 def test_one_group_says_nothing() -> None:
     found = intervals.of_single(np.array([0, 1]), np.array([0, 1]), ["a", "a"], 2)
     assert found["accuracy"] == Interval(0.0, 1.0, 1)
+    one = Judged(np.array([0, 1]), np.array([0, 1]), ["a", "a"])
+    assert intervals.between(one, one, 2)["accuracy"] == (0.0, Interval(-1, 1, 1))
 
 
 def test_the_seed_decides() -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from archives import LABELS, RATE, sound, tiny_bundle, write
 
+from instrunet import scoring
 from instrunet.audio import io
 from instrunet.bundle import Bundle
 from instrunet.bundle_spec import Provenance
@@ -247,7 +248,7 @@ def test_a_clip_is_the_mean_of_its_windows(corpus: Path, tmp_path: Path, bundle:
     folder = featurize(frame, bundle, tmp_path)
     held = shards.load(folder, bundle.spec.front, "test")
     assert len(held) == 18
-    scored = evaluate.score(bundle, held)
+    scored = scoring.score(bundle, held)
     assert scored.clips["clip_id"].tolist() == frame["clip_id"].tolist()
     for uri, mean in zip(scored.clips["uri"], scored.scores, strict=True):
         windows = bundle.scores(bundle.featurizer.fast(io.read(Path(uri), RATE).wave))
@@ -261,8 +262,8 @@ def test_windows_of_a_clip_need_not_stand_together(bundle: Bundle) -> None:
     values = {"logmel": rng.normal(-5, 3, (6, *bundle.spec.front.shapes()["logmel"])).astype(np.float16)}
     clips = {name: list(order) for name in ("clip_id", "uri", "group", "split", "corpus")}
     held = shards.Features(values, clips | {"labels": [["bell"]] * 6, "start_s": [0.0] * 6, "measures": [[]] * 6})
-    scored = evaluate.score(bundle, held)
-    alone = np.concatenate([evaluate.score(bundle, _row(held, k)).scores for k in range(6)])
+    scored = scoring.score(bundle, held)
+    alone = np.concatenate([scoring.score(bundle, _row(held, k)).scores for k in range(6)])
     assert scored.clips["clip_id"].tolist() == ["b", "a", "c"]
     for clip, mean in zip(("b", "a", "c"), scored.scores, strict=True):
         np.testing.assert_allclose(mean, alone[[name == clip for name in order]].mean(0), atol=1e-5)
@@ -277,31 +278,51 @@ def _row(held: shards.Features, k: int) -> shards.Features:
 def test_a_split_of_nothing_but_bad_clips_is_refused(bundle: Bundle) -> None:
     empty = shards.Features({}, {name: [] for name in (*shards.COPIED, "start_s")})
     with pytest.raises(DataError, match=r"no clip of this split gave any sound; see errors\.parquet"):
-        evaluate.score(bundle, empty)
+        scoring.score(bundle, empty)
+
+
+def said_of(bundle: Bundle, scores: np.ndarray, labels: list[list[str]]) -> scoring.Judgement:
+    clips = pd.DataFrame({"labels": labels, "group": [f"g{k}" for k in range(len(labels))]})
+    return scoring.judge(bundle, scoring.Scored(scores, clips))
 
 
 def test_one_label_a_clip_is_judged_by_the_best_score(bundle: Bundle) -> None:
-    scores = np.array([[0.4, 0.35, 0.25], [0.1, 0.2, 0.7]])
-    kind, metrics, decided = evaluate._judge(bundle, scores, np.eye(3, dtype=np.float32)[[0, 1]])
-    assert (kind, decided, metrics["accuracy"]) == ("single", [["bell"], ["horn"]], 0.5)
+    found = said_of(bundle, np.array([[0.4, 0.35, 0.25], [0.1, 0.2, 0.7]]), [["bell"], ["drum"]])
+    assert (found.kind, found.decided, found.metrics()["accuracy"]) == ("single", [["bell"], ["horn"]], 0.5)
 
 
 def test_several_labels_are_judged_against_the_best_score(bundle: Bundle) -> None:
     """Of a softmax 0.35 beside 0.6 is a second instrument; by 0.5 alone it would never be one."""
     scores = np.array([[0.6, 0.35, 0.05], [0.5, 0.2, 0.3], [0.1, 0.1, 0.8]])
-    truth = np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1]], np.float32)
-    kind, metrics, decided = evaluate._judge(bundle, scores, truth)
-    assert (kind, decided) == ("multi", [["bell", "drum"], ["bell", "horn"], ["horn"]])
-    assert metrics["micro_f1"] == pytest.approx(2 * 5 / (5 + 6))
+    found = said_of(bundle, scores, [["bell", "drum"], ["bell", "horn"], ["drum", "horn"]])
+    assert (found.kind, found.decided) == ("multi", [["bell", "drum"], ["bell", "horn"], ["horn"]])
+    assert found.metrics()["micro_f1"] == pytest.approx(2 * 5 / (5 + 6))
 
 
 def test_a_multi_label_bundle_uses_its_own_thresholds() -> None:
     spec = tiny_bundle("multi").spec.model_copy(update={"thresholds": (0.7, 0.3, 0.5)})
     scores = np.array([[0.6, 0.35, 0.05], [0.75, 0.2, 0.5]])
-    kind, _, decided = evaluate._judge(
-        Bundle(spec, tiny_bundle("multi").network), scores, np.eye(3, dtype=np.float32)[:2]
+    found = said_of(Bundle(spec, tiny_bundle("multi").network), scores, [["bell"], ["drum"]])
+    assert (found.kind, found.decided) == ("multi", [["drum"], ["bell", "horn"]])
+
+
+def test_figures_come_with_intervals_over_groups(corpus: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = run(arguments(place, corpus))["metrics"]
+    assert set(metrics["intervals"]) == {"accuracy", "balanced_accuracy", "macro_f1"}
+    low, high = metrics["intervals"]["accuracy"]
+    assert low <= metrics["accuracy"] <= high
+    assert f"accuracy {metrics['accuracy']:.3f} ({low:.2f} to {high:.2f}), balanced" in capsys.readouterr().out
+    assert f"interval {100 * low:.1f}\u202f%" in (place / "report/index.html").read_text(encoding="utf-8")
+
+
+def test_one_group_has_no_interval(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    split = {"north": "train", "south": "val", "west": "test"}
+    report = run(arguments(place, write_corpus(place / "in", split)))
+    assert (report["n_groups"], report["metrics"]["intervals"]) == (1, {})
+    assert "macro f1 0.000; one group says nothing of others: no intervals" in capsys.readouterr().out.replace(
+        f"macro f1 {report['metrics']['macro_f1']:.3f}", "macro f1 0.000"
     )
-    assert (kind, decided) == ("multi", [["drum"], ["bell", "horn"]])
+    assert "All clips come from one source" in (place / "report/index.html").read_text(encoding="utf-8")
 
 
 def test_mixtures_are_scored_end_to_end(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
