@@ -47,6 +47,7 @@ def test_uneven_parts_hold_every_clip_once(tmp_path: Path, monkeypatch: pytest.M
     for number, part in enumerate(bounds):
         assert frame["n_bytes"][part].sum() <= 60_000
         assert worker({"part": number}) == {"part": number, "failed": "", "n_clips": part.stop - part.start}
+    worker.decoder.close()
     made = [pq.read_table(parts.part_path(tmp_path / "out", shards.KIND, k)) for k in range(len(bounds))]
     ids = [clip_id for table in made for clip_id in dict.fromkeys(table["clip_id"].to_pylist())]
     assert ids == frame["clip_id"].tolist()
