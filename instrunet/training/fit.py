@@ -135,7 +135,9 @@ class _Run:
         loss = float(build_loss(None, self.job.draft.kind)(torch.from_numpy(logits), self.val.targets))
         metrics |= {"val_loss": loss} | clip_scores(heard) | guard.figures(heard)
         if self.spec.on_collapse != "ignore":
-            guard.check([*self.progress.history, metrics], heard)
+            guard.check(
+                [*self.progress.history, metrics], heard, (epoch + 1) * self.train.n_batches(self.spec.batch_size)
+            )
         if isinstance(self.trainee.schedule, ReduceLROnPlateau):
             self.trainee.schedule.step(loss)
         value = metrics[self.spec.monitor] * self.spec.sign

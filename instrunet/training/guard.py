@@ -23,6 +23,9 @@ STILL_LOSS, RISING_LOSS = 0.99, 1.05  # of the least training loss before
 STILL_GRADIENT = 0.001  # of the largest gradient before; the first steps of a healthy run may be 100 times the later
 # Of the most that answers can differ from sound to sound. Slow starts that went well began with 0.017.
 LITTLE_SPREAD, NO_SPREAD = 0.05, 0.001
+# Steps after which batch norm's running means, a tenth of each batch, hang on the data and no more on their start: a
+# network that learnt from 16 clips, one step an epoch, answered alike in its first eight validations.
+SETTLED = 24
 
 
 class CollapseError(Exception):
@@ -58,8 +61,13 @@ def one_answer(metrics: dict[str, float]) -> bool:
     return metrics["answers"] <= ONE_ANSWER
 
 
-def check(history: list[dict[str, float]], heard: Heard) -> None:
-    """Raise CollapseError if the last epoch of `history`, whose answers `heard` holds, and the one before were dead."""
+def check(history: list[dict[str, float]], heard: Heard, steps: int = SETTLED) -> None:
+    """Raise CollapseError if the last epoch of `history`, whose answers `heard` holds, and the one before were dead.
+
+    `steps` were taken up to here; too few of them say nothing.
+    """
+    if steps < SETTLED:
+        return
     since = [m for m in history if m.get("recoveries") == history[-1].get("recoveries")]
     if len(since) < 2 or not all(map(one_answer, since[-2:])) or _answers(heard.truth) < TRUE_ANSWERS:
         return

@@ -170,3 +170,13 @@ def test_after_a_recovery_two_epochs_count_anew() -> None:
     guard.check([one, one | {"recoveries": 1.0}], answers)
     with pytest.raises(CollapseError):
         guard.check([one, one | {"recoveries": 1.0}, one | {"recoveries": 1.0}], answers)
+
+
+def test_a_few_steps_say_nothing() -> None:
+    """Batch norm's running means still hang on their start: the demo's network on 16 clips, one step an epoch."""
+    dead = {"epoch": 1.0, "train_loss": 0.7, "gradient_norm": 1.0, "answers": 1.0, "spread": 0.0}
+    scores = np.tile([0.4, 0.3, 0.3], (3, 1))
+    answers = Heard("single", NAMES, scores, np.eye(3, dtype=bool), np.arange(3))
+    guard.check([dead, dead], answers, steps=guard.SETTLED - 1)
+    with pytest.raises(CollapseError):
+        guard.check([dead, dead], answers, steps=guard.SETTLED)
