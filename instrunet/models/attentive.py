@@ -6,10 +6,10 @@ the sounding frames is taken away, and pooling keeps the deviation over time bes
 Shapes: B clips, C channels or maps, F bands, L frames, K classes.
 """
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from instrunet.errors import ConfigError
@@ -19,12 +19,23 @@ from instrunet.models.picture import check_grid
 from instrunet.models.views import ViewName, Views
 
 
+def _odd(n: int) -> int:
+    if n % 2 == 0:
+        raise ValueError(f"a kernel needs an odd size, so that it has a middle; got {n}")
+    return n
+
+
+Odd = Annotated[int, Field(gt=0), AfterValidator(_odd)]
+
+
 class AttentiveSpec(PictureBodySpec):
     """Where 0 means that a part is left out: stem, projection, embedding."""
 
     name: Literal["attentive"] = "attentive"
     views: tuple[ViewName, ...] = Field(("mean",), min_length=1)  # what the first convolution sees
-    stem: int = Field(0, ge=0)  # maps of a 5x5 convolution of stride 2 before the blocks
+    stem: int = Field(0, ge=0)  # maps of a large convolution with a stride before the blocks
+    stem_kernel: tuple[Odd, Odd] = (5, 5)
+    stem_stride: tuple[PositiveInt, PositiveInt] = (2, 2)
     widths: tuple[PositiveInt, ...] = Field((32, 64, 128, 256), min_length=1)
     pools: tuple[tuple[PositiveInt, PositiveInt], ...] = ((2, 2), (2, 2), (2, 2), (2, 2))  # bands x frames, each block
     shrink: Literal["mean", "stride"] = "mean"  # stride: in a block's first convolution, at half the cost or less
@@ -33,6 +44,7 @@ class AttentiveSpec(PictureBodySpec):
     block_dropout: float = Field(0.0, ge=0, lt=1)  # of whole maps: none in the first block, all from the middle on
     flatten: bool = False  # bands stand beside maps before pooling over time; otherwise their mean does
     projection: int = Field(0, ge=0)  # maps of a 1x1 convolution over frames before pooling
+    dilations: tuple[PositiveInt, ...] = ()  # of residual blocks over frames, one each
     recurrent: bool = False  # a bidirectional GRU beside a shortcut before pooling
     attention: PositiveInt = 64  # hidden units of what weighs the frames
     heads: PositiveInt = 1
@@ -48,7 +60,7 @@ class AttentiveSpec(PictureBodySpec):
     @property
     def strides(self) -> tuple[int, int]:
         """By how much bands and frames shrink, which is the least picture too."""
-        bands, frames = (2, 2) if self.stem else (1, 1)
+        bands, frames = self.stem_stride if self.stem else (1, 1)
         for pool in self.pools:
             bands, frames = bands * pool[0], frames * pool[1]
         return bands, frames
@@ -62,7 +74,7 @@ class Attentive(Body):
         check_grid(spec.name, grid, spec.strides)
         self.views = Views(spec.views, spec.picture.channels)
         widths = (spec.stem or self.views.n_channels, *spec.widths)
-        self.stem = _stem(self.views.n_channels, spec.stem) if spec.stem else nn.Identity()
+        self.stem = _stem(self.views.n_channels, spec) if spec.stem else nn.Identity()
         self.blocks = nn.ModuleList(DoubleConv(spec, k, widths[k]) for k in range(len(spec.widths)))
         self.frames = Frames(spec, widths[-1] * (_bands(spec, grid[0]) if spec.flatten else 1))
         self.pool = AttentivePooling(self.frames.width, spec.attention, spec.heads)
@@ -120,20 +132,41 @@ class Frames(nn.Module):
                 "set model.heads=1, or an even model.projection that it divides"
             )
         self.project = _projection(n_maps, spec) if spec.projection else nn.Identity()
+        self.steps = nn.ModuleList(Dilated(self.width, d, spec.block_dropout) for d in spec.dilations)
         self.recur = None
         if spec.recurrent:
             self.recur = nn.GRU(self.width, self.width // 2, batch_first=True, bidirectional=True)
 
     def forward(self, maps: Tensor, share: Tensor | None) -> Tensor:
         frames: Tensor = self.project(maps.flatten(1, 2) if self.flatten else maps.mean(2))
+        for step in self.steps:
+            frames = step(silenced(frames, share), share)
         if self.recur is not None:
             frames = frames + self.recur(silenced(frames, share).transpose(1, 2))[0].transpose(1, 2)
         return frames
 
 
-def _stem(n_in: int, n_out: int) -> nn.Module:
-    convolution = nn.Conv2d(n_in, n_out, 5, stride=2, padding=2, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(n_out), nn.ReLU())
+class Dilated(nn.Module):
+    """A residual block over frames whose taps lie `dilation` apart. [B, C, L] to the same."""
+
+    def __init__(self, n_maps: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv1d(n_maps, n_maps, 3, padding=dilation, dilation=dilation, bias=False),
+            *(nn.BatchNorm1d(n_maps), nn.ReLU()),
+            *(nn.Conv1d(n_maps, n_maps, 1, bias=False), nn.BatchNorm1d(n_maps)),
+        )
+        self.se = squeeze(n_maps)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, frames: Tensor, share: Tensor | None) -> Tensor:
+        return F.relu(frames + self.dropout(self.se(self.body(frames), share)))
+
+
+def _stem(n_in: int, spec: AttentiveSpec) -> nn.Module:
+    middle = (spec.stem_kernel[0] // 2, spec.stem_kernel[1] // 2)
+    convolution = nn.Conv2d(n_in, spec.stem, spec.stem_kernel, stride=spec.stem_stride, padding=middle, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(spec.stem), nn.ReLU())
 
 
 def _projection(n_in: int, spec: AttentiveSpec) -> nn.Module:
@@ -148,7 +181,7 @@ def _dense(n_in: int, spec: AttentiveSpec) -> nn.Module:
 
 def _bands(spec: AttentiveSpec, n_bands: int) -> int:
     """Those left after all blocks: a convolution with a stride rounds up, pooling down."""
-    left = -(-n_bands // 2) if spec.stem else n_bands
+    left = -(-n_bands // spec.stem_stride[0]) if spec.stem else n_bands
     for pool, _ in spec.pools:
         left = left // pool if spec.shrink == "mean" else -(-left // pool)
     return left

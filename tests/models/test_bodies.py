@@ -47,6 +47,9 @@ SPECS: dict[str, ModelSpec] = {
     "dense40": Dense40Spec(),
     "attentive": AttentiveSpec(widths=(4, 8, 8, 16)),
     "attentive rich": RICH,
+    "attentive dilated": RICH.model_copy(
+        update={"stem_kernel": (7, 5), "stem_stride": (3, 2), "dilations": (1, 2), "recurrent": False}
+    ),
     "backbone": BackboneSpec(timm_name="mobilenetv4_conv_small"),
 }
 PICTURES = [name for name, spec in SPECS.items() if spec.name not in NUMBER_MODELS]
@@ -190,6 +193,11 @@ def test_heads_that_do_not_share_the_maps_are_refused(heads: int, projection: in
 def test_a_pool_for_each_block_is_asked_for() -> None:
     with pytest.raises(ConfigError, match="model: pools needs 2 pairs, one for each of widths; got 4"):
         _Holder.parse({"model": {"name": "attentive", "widths": [8, 8]}}, "file")
+
+
+def test_an_even_kernel_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"stem_kernel.0: a kernel needs an odd size, .*; got 4"):
+        _Holder.parse({"model": {"name": "attentive", "stem_kernel": [4, 5]}}, "file")
 
 
 class _Holder(Spec):
