@@ -40,7 +40,7 @@ BATCH, N_CLIPS, ROUNDS = 16, 64, 7
 EPOCHS, RUNS = 7, 2
 FRONT = FrontEnd()
 NATIVE = Iteration11Spec(picture=PictureSpec(size=None, colour=False))
-STATISTICS = Statistics(mean={"logmel": -4.0}, std={"logmel": 3.0}, n_windows=1)
+STATISTICS = Statistics(mean={"logmel": (-4.0,)}, std={"logmel": (3.0,)}, n_windows=1)
 
 
 def main() -> None:
@@ -130,7 +130,8 @@ def _with_ray(home: Path, seed: int) -> tuple[Job, float]:
     curve.Reload()
     times = [event.wall_time for event in curve.Scalars("train_loss")]
     folder = features.run(one)
-    draft = train.draft_of(one, manifest.load(folder / features.MANIFEST), features.statistics(folder))
+    frame = manifest.load(folder / features.MANIFEST)
+    draft = train.draft_of(one, frame, features.statistics(folder), features.profile(folder))
     return Job(draft, one.train, folder), (times[-1] - times[1]) / (len(times) - 2)
 
 
