@@ -152,16 +152,22 @@ def _evaluate(
         leaky=bool(leaks),
         leak_reasons=leaks,
         drift=compare(bundle.spec.profile, clips["measures"].tolist()),
-        clips=_rows(clips, judgement.decided, scored.scores),
+        clips=_rows(bundle, scored, judgement.decided),
         history=_history(path),
         features=_examples(held, labels),
     )
 
 
-def _rows(clips: pd.DataFrame, decided: list[list[str]], scores: NDArray[np.float64]) -> list[ClipResult]:
+def _rows(bundle: Bundle, scored: Scored, decided: list[list[str]]) -> list[ClipResult]:
     return [
-        ClipResult(row["clip_id"], row["uri"], row["group"], row["labels"], labels, float(score))
-        for row, labels, score in zip(clips.to_dict("records"), decided, scores.max(1), strict=True)
+        ClipResult(
+            *(row[name] for name in ("clip_id", "uri", "group", "labels")),
+            predicted=labels,
+            score=float(scores.max()),
+            scores=scores.tolist(),
+            drift=bundle.drift(row["measures"]),
+        )
+        for row, labels, scores in zip(scored.clips.to_dict("records"), decided, scored.scores, strict=True)
     ]
 
 

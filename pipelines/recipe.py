@@ -49,9 +49,10 @@ def run(args: argparse.Namespace) -> Path:
 
 def premium(spec: Experiment, verbose: bool) -> dict[str, Any]:
     """The same recipe by group and at random, each scored on its own test split."""
-    frame = manifest.load(features.run(spec, verbose) / features.MANIFEST)
+    folder = features.run(spec, verbose)
+    frame = manifest.load(folder / features.MANIFEST)
     _check_groups(frame)
-    grouped = train_and_test(spec, verbose)
+    grouped = train_and_test(spec, verbose, folder)
     at_random = train_and_test(_at_random(spec, frame), verbose)
     by_clip = replace(at_random.judgement, groups=tuple(at_random.clips["clip_id"]))
     at_random = replace(at_random, judgement=by_clip)

@@ -66,9 +66,9 @@ class Tested:
         }
 
 
-def train_and_test(spec: Experiment, verbose: bool) -> Tested:
-    folder = features.run(spec, verbose)
-    path = train.run(spec, verbose)
+def train_and_test(spec: Experiment, verbose: bool, folder: Path | None = None) -> Tested:
+    folder = folder or features.run(spec, verbose)
+    path = train.run(spec, verbose, folder)
     bundle = Bundle.load(path)
     frame = manifest.load(folder / features.MANIFEST)
     scored = score(bundle, shards.load(folder, bundle.spec.front, "test"))

@@ -33,10 +33,13 @@ from pipelines.tracking import Tracker
 BUNDLE, HISTORY = "bundle", "history.json"
 
 
-def run(experiment: Experiment, verbose: bool = False) -> Path:
-    """Train an experiment into a bundle. The same command after a kill goes on, after success it finds it done."""
+def run(experiment: Experiment, verbose: bool = False, folder: Path | None = None) -> Path:
+    """Train an experiment into a bundle. The same command after a kill goes on, after success it finds it done.
+
+    `folder` is that of its features, where the caller made them.
+    """
     places.need_disk(experiment.out, "training")
-    folder = features.run(experiment, verbose)
+    folder = folder or features.run(experiment, verbose)
     frame = manifest.load(folder / features.MANIFEST)
     draft = draft_of(experiment, frame, features.statistics(folder), features.profile(folder))
     draft = audit.stamped(draft, folder, experiment.audit)

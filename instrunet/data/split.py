@@ -5,6 +5,7 @@ any shares and first gives every class a group in training, then in test, then i
 """
 
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, Self
 
@@ -62,11 +63,10 @@ def assign(frame: pd.DataFrame, spec: SplitSpec, allow_leaks: bool = False) -> t
     ours = keyed[keyed["group"].map(fixed) != "official"]
     counts = _label_counts(ours)
     _check_classes(counts, fixed)
-    if spec.folds:
-        fixed |= _test_fold(counts, fixed, spec.folds, spec)
-    chosen = _by_group(counts, fixed, spec)
+    fold = _test_fold(counts, fixed, spec.folds, spec) if spec.folds else {}
+    chosen = fold | _by_group(counts, fixed | fold, spec)
     filled = frame["split"].where(known, keyed["group"].map(fixed | chosen))
-    return frame.assign(split=filled), joins + _notes(counts, chosen, tuple(spec.shares))
+    return frame.assign(split=filled), joins + _notes(counts, chosen, {*spec.shares, *fold.values()})
 
 
 def _test_fold(counts: dict[str, Counter[str]], fixed: dict[str, str], k: int, spec: SplitSpec) -> dict[str, str]:
@@ -99,28 +99,6 @@ def _together(path: Path | None) -> list[list[str]]:
     return groups
 
 
-def folds(frame: pd.DataFrame, k: int, seed: int = 0) -> tuple[list[pd.DataFrame], list[str]]:
-    """K copies of a manifest, fold n with its nth part as `test` and the rest as `train`: every group, and so every
-    clip, is tested once. A stated `official` stays. Returns the notes a user should read, as `assign` does."""
-    keyed, joins = _keyed(frame, SplitSpec())
-    ours = keyed[keyed["split"] != "official"]
-    counts = _label_counts(ours)
-    _check_folds(counts, k)
-    fold_of = _folds(counts, k, np.random.default_rng(seed))
-    number = ours["group"].map(fold_of)
-    made = [
-        frame.assign(
-            split=frame["split"].where(
-                frame["split"] == "official", np.where(number.reindex(frame.index) == n, "test", "train")
-            )
-        )
-        for n in range(k)
-    ]
-    few = [f"{label} ({len(groups)})" for label, groups in sorted(_groups_of(counts).items()) if len(groups) < k]
-    notes = [f"{', '.join(few)}: fewer groups than the {k} folds, so some folds test none of it"] if few else []
-    return made, joins + notes
-
-
 def _check_folds(counts: dict[str, Counter[str]], k: int) -> None:
     if not 2 <= k <= len(counts):
         raise DataError(
@@ -149,7 +127,7 @@ def _check_classes(counts: dict[str, Counter[str]], fixed: dict[str, str]) -> No
         )
 
 
-def _notes(counts: dict[str, Counter[str]], chosen: dict[str, str], parts: tuple[str, ...]) -> list[str]:
+def _notes(counts: dict[str, Counter[str]], chosen: dict[str, str], parts: Collection[str]) -> list[str]:
     words = {"train": "training", "test": "test", "val": "validation"}
     absent = _absent(counts, chosen, parts)
     return [
@@ -210,7 +188,7 @@ def _one_each(
     return chosen
 
 
-def _absent(counts: dict[str, Counter[str]], chosen: dict[str, str], parts: tuple[str, ...]) -> list[tuple[str, str]]:
+def _absent(counts: dict[str, Counter[str]], chosen: dict[str, str], parts: Collection[str]) -> list[tuple[str, str]]:
     """The (class, part) pairs without a group; groups not chosen yet could still bring one, but rarely do."""
     there = {(label, chosen[group]) for group in chosen for label in counts[group]}
     return [(label, part) for label in sorted(_groups_of(counts)) for part in parts if (label, part) not in there]

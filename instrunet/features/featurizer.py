@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from instrunet.audio import windows
 from instrunet.audio.io import QUIET
+from instrunet.audio.trim import trimmed
 from instrunet.config import Spec
 from instrunet.features import FEATURES, FRAME_FEATURES, Feature, FeatureSpec, LogMelSpec
 from instrunet.features.measures import measured
@@ -29,6 +30,7 @@ class FrontEnd(Spec):
     level: Literal["peak", "rms", "none"] = "peak"  # of each window, so that a unit of an archive is treated as a clip
     length: Literal["fixed", "adaptive"] = "fixed"  # adaptive: a sound shorter than a window keeps its own length
     min_s: float = Field(0.5, gt=0)  # adaptive: a sound shorter than this is padded to it with silence
+    trim_db: float | None = Field(None, gt=0)  # silence at both ends is left out: so much below the loudest moment
     long: Literal["windows", "first"] = "windows"  # of a sound longer than a window: all of its windows, or one
 
     @model_validator(mode="after")
@@ -98,14 +100,17 @@ class Featurizer(nn.Module):
 
     def fast(self, wave: NDArray[np.float32]) -> Windows:
         """A sound of any length, already at `spec.sample_rate`, to all of its windows."""
+        rate, seconds, at = self.spec.sample_rate, len(wave) / self.spec.sample_rate, 0
+        if self.spec.trim_db is not None:
+            at, stop = trimmed(wave, rate, self.spec.trim_db)
+            wave = wave[at:stop]
         own = min(self.spec.window, max(1, len(wave))) if self.spec.length == "adaptive" else self.spec.window
         begins, cut = windows.cut(wave, own, self.spec.hop)
         if self.spec.long == "first":
             begins, cut = begins[:1], cut[:1]
-        rate = self.spec.sample_rate
-        seen = self.fast_windows(cut, [begin / rate for begin in begins])
+        seen = self.fast_windows(cut, [(at + begin) / rate for begin in begins])
         first = seen.features[self.spec.features[0].name]
-        return replace(seen, measures=measured(cut[:, : len(wave)], first, len(wave) / rate, rate).tolist())
+        return replace(seen, measures=measured(cut[:, : len(wave)], first, seconds, rate).tolist())
 
     def fast_windows(self, cut: NDArray[np.float32], start_s: list[float] | None = None) -> Windows:
         """Windows [W, N] that are already cut. Their level is that of the sound, without what fills up a short one."""

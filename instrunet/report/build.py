@@ -1,15 +1,17 @@
-"""From an evaluation to a folder with `metrics.json` and a page that opens from disk with no network."""
+"""From an evaluation to a folder: `metrics.json`, `clips.parquet` and a page that opens from disk with no network."""
 
 import json
 import math
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
@@ -18,7 +20,7 @@ from instrunet.report import pictures
 
 SCHEMA = 1
 MAX_MISTAKES = 25
-OUR_FILES = {"index.html", "metrics.json"}
+OUR_FILES = {"index.html", "metrics.json", "clips.parquet"}
 NEEDED = {
     "single": {"n", "accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "mcc", "per_class", "confusion"},
     "multi": {"n", "micro_f1", "macro_f1", "samples_f1", "lrap", "hamming", "top1_hit", "per_class"},
@@ -27,7 +29,8 @@ NEEDED = {
 
 @dataclass(frozen=True)
 class ClipResult:
-    """What one clip is and what the model made of it. `score` is that of the prediction, from 0 to 1."""
+    """What one clip is and what the model made of it. `score` is that of the prediction, from 0 to 1; `scores` are all
+    labels', and `drift` is how far the clip lies from what was trained on."""
 
     clip_id: str
     uri: str
@@ -37,6 +40,16 @@ class ClipResult:
     score: float
     start_s: float | None = None
     stop_s: float | None = None
+    scores: Sequence[float] = ()
+    drift: float | None = None
+
+
+CLIPS = pa.schema(
+    [(name, pa.string()) for name in ("clip_id", "uri", "group")]
+    + [(name, pa.list_(pa.string())) for name in ("true", "predicted")]
+    + [(name, pa.float64()) for name in ("score", "start_s", "stop_s")]
+    + [("scores", pa.list_(pa.float64())), ("drift", pa.float64())]
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,8 @@ def build(evaluation: Evaluation, folder: Path) -> Path:
     validate(evaluation)
     folder = Path(folder)
     check_folder(folder)
-    files = {"index.html": render(evaluation), "metrics.json": summary(evaluation)}
+    texts = {"index.html": render(evaluation), "metrics.json": summary(evaluation)}
+    files = {name: text.encode() for name, text in texts.items()} | {"clips.parquet": _table(evaluation.clips)}
     _publish(files, folder.resolve())
     return folder / "index.html"
 
@@ -199,14 +213,21 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def _publish(files: Mapping[str, str], folder: Path) -> None:
+def _table(clips: Sequence[ClipResult]) -> bytes:
+    """A row a clip, in the order of the labels of metrics.json."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([asdict(clip) for clip in clips], schema=CLIPS), sink)
+    return bytes(sink.getvalue())
+
+
+def _publish(files: Mapping[str, bytes], folder: Path) -> None:
     """Write aside, then rename into place; an earlier report goes only when the new one is there."""
     mark = uuid.uuid4().hex[:8]
     fresh, old = (folder.with_name(f".{folder.name}.{mark}.{word}") for word in ("new", "old"))
     try:
         fresh.mkdir(parents=True)
-        for name, text in files.items():
-            (fresh / name).write_text(text, encoding="utf-8")
+        for name, content in files.items():
+            (fresh / name).write_bytes(content)
         if folder.exists():
             folder.rename(old)
         fresh.rename(folder)

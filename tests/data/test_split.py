@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from instrunet.data.split import SplitSpec, assign, folds
+from instrunet.data.split import SplitSpec, assign
 from instrunet.errors import ConfigError, DataError
 
 Row = tuple[str, list[str], str]  # group, labels, stated split
@@ -191,42 +191,43 @@ def test_shares_must_leave_something_to_train_on() -> None:
         SplitSpec.parse({"val": 0}, "split")
 
 
+def folds(frame: pd.DataFrame, k: int, seed: int = 0) -> list[tuple[pd.DataFrame, list[str]]]:
+    return [assign(frame, SplitSpec(folds=k, fold=fold, val=0.2, seed=seed)) for fold in range(k)]
+
+
 @pytest.mark.parametrize("k", [2, 5, 10])
 @pytest.mark.parametrize("make", [single, lambda: multi(3)])
 def test_every_clip_is_tested_once_in_k_folds(k: int, make: object) -> None:
     assert callable(make)
-    made, notes = folds(make(), k, seed=1)
-    assert (len(made), notes) == (k, [])
-    for fold in made:
+    made = folds(make(), k, seed=1)
+    for fold, notes in made:
         check_groups_are_whole(fold)
-        assert all(parts == {"train", "test"} for parts in parts_of(fold).values())
-    tested = np.sum([fold["split"] == "test" for fold in made], axis=0)
+        assert notes == [] and all(parts == {"train", "val", "test"} for parts in parts_of(fold).values())
+    tested = np.sum([fold["split"] == "test" for fold, _ in made], axis=0)
     assert (tested == 1).all()
 
 
 def test_folds_are_stratified() -> None:
-    made, _ = folds(single(), 5)
-    for fold in made:
+    for fold, _ in folds(single(), 5):
         shares = fold.explode("labels").groupby("labels")["split"].value_counts(normalize=True).unstack()
         np.testing.assert_allclose(shares["test"], 0.2, atol=0.03)
 
 
 def test_folds_say_which_class_has_too_few_groups() -> None:
     rare = table([("x1", ["x"], ""), ("x2", ["x"], "")])
-    made, notes = folds(pd.concat([single(), rare], ignore_index=True), 4)
-    assert notes == ["x (2): fewer groups than the 4 folds, so some folds test none of it"]
-    assert sum("test" in parts_of(fold)["x"] for fold in made) == 2
+    made = folds(pd.concat([single(), rare], ignore_index=True), 4)
+    untested = [any("x: none in test" in note for note in notes) for _, notes in made]
+    assert untested == ["test" not in parts_of(fold)["x"] for fold, _ in made] and sum(untested) == 2
     with pytest.raises(DataError, match=r"^expected 2 to 2 folds, as there are 2 groups; got 3; choose fewer folds$"):
         folds(rare, 3)
 
 
 def test_folds_follow_the_seed_and_leave_the_official_alone() -> None:
     frame = pd.concat([single(), table([("o", ["a"], "official")])], ignore_index=True)
-    (first, *_), _ = folds(frame, 4)
-    (again, *_), _ = folds(frame.sample(frac=1, random_state=1), 4)
+    (first, _), (again, _) = folds(frame, 4)[0], folds(frame.sample(frac=1, random_state=1), 4)[0]
     pd.testing.assert_series_equal(again["split"].sort_index(), first["split"])
     assert first["split"].iloc[-1] == "official"
-    (other, *_), _ = folds(frame, 4, seed=1)
+    other, _ = folds(frame, 4, seed=1)[0]
     assert (other["split"] != first["split"]).any()
 
 

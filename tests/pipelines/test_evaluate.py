@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from archives import LABELS, RATE, sound, tiny_bundle, write
 
@@ -16,6 +17,7 @@ from instrunet.bundle import Bundle
 from instrunet.bundle_spec import Provenance
 from instrunet.config import fingerprint
 from instrunet.data import manifest, parts
+from instrunet.drift import Profile
 from instrunet.errors import DataError
 from instrunet.experiment import Experiment
 from instrunet.features import shards
@@ -232,6 +234,25 @@ def test_a_report_says_what_the_bundle_says_of_each_file(
     assert (report["n_clips"], report["n_groups"], report["leaky"], report["kind"]) == (9, 3, False, "single")
     assert (report["corpus"], report["fingerprint"]) == ("tones", Bundle.load(place / "bundle").fingerprint)
     assert f"held-out (9 clips, 3 groups, split test): accuracy {np.mean(heard):.3f}" in capsys.readouterr().out
+
+
+def test_each_clip_is_told_with_its_scores_and_how_far_it_lies(place: Path) -> None:
+    target = write_corpus(place / "in", extra="faint.wav,bell,south\n")
+    write(place / "in/faint.wav", sound(1.5, HZ["bell"]) * 1e-3)
+    args = arguments(place, target)
+    heard = [tiny_bundle().hear(io.read(path, RATE)) for path in sorted(target.glob("*_*.wav"))]
+    profile = Profile.of([one.measures for one in heard], [["bell"]] * len(heard))
+    bundle = Bundle(tiny_bundle().spec.model_copy(update={"profile": profile}), tiny_bundle().network)
+    bundle.save(args.bundle)
+    report = run(args)
+    rows = pq.read_table(args.out / "clips.parquet").to_pylist()
+    assert len(rows) == 10 and {row["group"] for row in rows} == set(GROUPS)
+    for row in rows:
+        own = bundle(Path(row["uri"]))
+        np.testing.assert_allclose(row["scores"], list(own.scores.values()), atol=0.01)
+        assert (row["predicted"], row["drift"]) == (own.labels, own.drift)
+    far = {Path(row["uri"]).name for row in rows if row["drift"] > 1}
+    assert far == {"faint.wav"} and report["drift"]["outside"] == 0.1
 
 
 def test_clips_without_sound_are_counted_aloud(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -225,7 +225,7 @@ def test_nothing_is_left_when_a_picture_fails(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("action", ["write_text", "rename"])
+@pytest.mark.parametrize("action", ["write_bytes", "rename"])
 def test_the_old_report_stays_when_writing_fails(
     evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str
 ) -> None:
