@@ -130,7 +130,7 @@ def _with_ray(home: Path, seed: int) -> tuple[Job, float]:
     curve.Reload()
     times = [event.wall_time for event in curve.Scalars("train_loss")]
     folder = features.run(one)
-    frame = manifest.load(folder / features.MANIFEST)
+    frame = manifest.load(folder / manifest.FILE)
     draft = train.draft_of(one, frame, features.statistics(folder), features.profile(folder))
     return Job(draft, one.train, folder), (times[-1] - times[1]) / (len(times) - 2)
 

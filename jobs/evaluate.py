@@ -1,4 +1,4 @@
-"""Score a bundle on clips it has not learnt from: index.html, metrics.json, clips.parquet. Or judge a recipe by training it anew.
+"""Score a bundle on clips it has not learnt from: index.html, metrics.json, clips.parquet. Or judge a recipe anew.
 
 python jobs/evaluate.py BUNDLE configs/smoke.yaml --out REPORT     the held-out test split of a configuration
 python jobs/evaluate.py BUNDLE FOLDER --out REPORT                 other recordings: metadata.csv or IRMAS's layout

@@ -20,7 +20,7 @@ from instrunet.data.audit import AuditSpec, audit, contained
 from instrunet.data.verdict import Audit
 from instrunet.errors import DataError
 
-PRINTS, AUDIT, TOGETHER, MANIFEST = "prints", "audit.json", "together.json", "manifest.parquet"
+PRINTS, AUDIT, TOGETHER = "prints", "audit.json", "together.json"
 SCHEMA = pa.schema([("clip_id", pa.string()), ("samples_hash", pa.string()), ("print", pa.binary())])
 LONGEST_LINE = 600  # of reasons: a bundle and a console line hold them
 
@@ -111,4 +111,4 @@ def prints_of(folder: Path) -> pd.DataFrame:
 
 
 def _tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return manifest.load(folder / MANIFEST), prints_of(folder)
+    return manifest.load(folder / manifest.FILE), prints_of(folder)

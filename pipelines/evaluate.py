@@ -161,7 +161,10 @@ def _evaluate(
 def _rows(bundle: Bundle, scored: Scored, decided: list[list[str]]) -> list[ClipResult]:
     return [
         ClipResult(
-            *(row[name] for name in ("clip_id", "uri", "group", "labels")),
+            row["clip_id"],
+            row["uri"],
+            row["group"],
+            true=row["labels"],
             predicted=labels,
             score=float(scores.max()),
             scores=scores.tolist(),

@@ -30,7 +30,7 @@ from pipelines.parts import told
 CLIPS_PER_PART = 64  # 3 s clips: about 2 MB of features and half a second of work
 BYTES_PER_PART = 1 << 28  # of sound files: 64 clips of half a minute, 44.1 kHz, stereo, are 340 MB and two parts
 LAYOUT = 5  # of the shards and prints; a change of it makes new folders
-MANIFEST, ERRORS, STATISTICS, PROFILE = "manifest.parquet", "errors.parquet", "statistics.json", "profile.json"
+ERRORS, STATISTICS, PROFILE = "errors.parquet", "statistics.json", "profile.json"
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Worker:
     ) -> None:
         torch.set_num_threads(1)  # one actor a core
         self.folder = places.located(folder)
-        self.manifest = places.source(self.folder / MANIFEST)
+        self.manifest = places.source(self.folder / manifest.FILE)
         self.featurizer = Featurizer(FrontEnd.model_validate(front))
         self.copies = CopiesSpec.model_validate(copies or {})
         self.decoder = Decoder(limits)
@@ -171,7 +171,7 @@ def _write_manifest(frame: pd.DataFrame, folder: Path) -> None:
             for part in cut(frame):
                 writer.write_table(table.slice(part.start, part.stop - part.start))
 
-    parts.publish(folder / MANIFEST, write)
+    parts.publish(folder / manifest.FILE, write)
 
 
 def _make(folder: Path, recipe: Recipe, limits: Limits, n_parts: int) -> None:
@@ -188,7 +188,7 @@ def _close(folder: Path, n_parts: int, max_bad_fraction: float) -> None:
     n_clips, n_bad = (sum(s[key] for s in summaries) for key in ("n_clips", "n_bad"))
     errors = _write_errors(folder, [k for k, summary in enumerate(summaries) if summary["n_bad"]])
     audio_s, n_windows = (sum(s[key] for s in summaries) for key in ("audio_s", "n_windows"))
-    n_copies = len(manifest.load(folder / MANIFEST)) - n_clips
+    n_copies = len(manifest.load(folder / manifest.FILE)) - n_clips
     copies = f" and {n_copies} copies" if n_copies else ""
     result(f"features: {n_clips} clips{copies}, {n_windows} windows, {audio_s / 60:.1f} min of sound, {n_bad} bad")
     if n_bad > max_bad_fraction * n_clips:

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> Path:
 def premium(spec: Experiment, verbose: bool) -> dict[str, Any]:
     """The same recipe by group and at random, each scored on its own test split."""
     folder = features.run(spec, verbose)
-    frame = manifest.load(folder / features.MANIFEST)
+    frame = manifest.load(folder / manifest.FILE)
     _check_groups(frame)
     grouped = train_and_test(spec, verbose, folder)
     at_random = train_and_test(_at_random(spec, frame), verbose)

@@ -70,7 +70,7 @@ def train_and_test(spec: Experiment, verbose: bool, folder: Path | None = None) 
     folder = folder or features.run(spec, verbose)
     path = train.run(spec, verbose, folder)
     bundle = Bundle.load(path)
-    frame = manifest.load(folder / features.MANIFEST)
+    frame = manifest.load(folder / manifest.FILE)
     scored = score(bundle, shards.load(folder, bundle.spec.front, "test"))
     n_clips = {str(name): int(n) for name, n in frame["split"].value_counts().items()}
     if len(scored.clips) < n_clips.get("test", 0):

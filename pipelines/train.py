@@ -40,7 +40,7 @@ def run(experiment: Experiment, verbose: bool = False, folder: Path | None = Non
     """
     places.need_disk(experiment.out, "training")
     folder = folder or features.run(experiment, verbose)
-    frame = manifest.load(folder / features.MANIFEST)
+    frame = manifest.load(folder / manifest.FILE)
     draft = draft_of(experiment, frame, features.statistics(folder), features.profile(folder))
     draft = audit.stamped(draft, folder, experiment.audit)
     home = run_folder(experiment, draft)

@@ -43,7 +43,7 @@ def run(experiment: Experiment, verbose: bool = False) -> Path:
     check_space(experiment, search)
     places.need_disk(experiment.out, "a search")
     folder = features.run(experiment, verbose)
-    frame = manifest.load(folder / features.MANIFEST)
+    frame = manifest.load(folder / manifest.FILE)
     draft = draft_of(experiment, frame, features.statistics(folder), features.profile(folder))
     draft = audit.stamped(draft, folder, experiment.audit)
     home = run_folder(experiment, draft, "tune")

@@ -1,7 +1,7 @@
 """Where a sound begins and ends: silence around it is told by level alone, relative to its loudest moment.
 
-Convention: frames of 64 ms, one each 16 ms and centred there, zeros beyond both ends. The stretch reaches from the first
-to the last frame that is loud enough, and 50 ms further to both sides: a soft onset is not cut.
+Convention: frames of 64 ms, one each 16 ms and centred there, zeros beyond both ends. The stretch reaches from the
+first to the last frame that is loud enough, and 50 ms further to both sides: a soft onset is not cut.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ FRAME_S, HOP_S, KEPT_S = 0.064, 0.016, 0.05
 
 
 def trimmed(wave: NDArray[np.float32], sample_rate: int, below_db: float) -> tuple[int, int]:
-    """[first, stop) of the samples of `wave` [T] without what is `below_db` quieter than its loudest frame at its ends."""
+    """[first, stop) of the samples of `wave` [T], without ends that are `below_db` quieter than its loudest frame."""
     if not len(wave):
         return 0, 0
     half, hop, kept = (round(s * sample_rate) for s in (FRAME_S / 2, HOP_S, KEPT_S))

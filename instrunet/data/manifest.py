@@ -19,6 +19,7 @@ from instrunet.data import places
 from instrunet.data.parts import write_aside
 from instrunet.errors import DataError
 
+FILE = "manifest.parquet"
 SPLITS = ("train", "val", "test", "official")  # official: the published test set of a corpus, never split further
 
 SCHEMA = pa.schema(

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from instrunet.audio.io import QUIET
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -41,13 +43,12 @@ N_FFT = 2048
 HELD = 1e-7  # -70 dB: at it half the clips of the real packs reach 10.4 kHz, and a cut at 7 kHz shows in most
 PAUSE = 1e-2  # a window 40 dB below the loudest says nothing about a recording
 HANN = torch.hann_window(N_FFT)
-SOUND = 1e-4  # -80 dBFS, `io.QUIET`
 
 
 def measured(cut: NDArray[np.float32], feature: NDArray[np.float32], seconds: float, rate: int) -> NDArray[np.float32]:
     """[M] of one sound, from its windows [W, N] and their first feature [W, F, L]; nothing, [0], where it is silent."""
     peak = np.maximum(cut.max(1, initial=0.0), -cut.min(1, initial=0.0))
-    loud = peak >= max(SOUND, PAUSE * float(peak.max(initial=0.0)))
+    loud = peak >= max(QUIET, PAUSE * float(peak.max(initial=0.0)))
     if not loud.any():
         return np.zeros(0, np.float32)
     wave, values = (cut, feature) if loud.all() else (cut[loud], feature[loud])
