@@ -16,6 +16,7 @@ from instrunet.bundle import Bundle
 from instrunet.errors import DataError
 from instrunet.features.shards import Features
 from instrunet.metrics import intervals, multi, single
+from instrunet.metrics.voting import by_clip
 from instrunet.training.feed import targets_of
 
 CLIP = ("clip_id", "uri", "group", "labels", "corpus", "measures")
@@ -70,11 +71,8 @@ def score(bundle: Bundle, held: Features) -> Scored:
     if not len(held):
         raise DataError("no clip of this split gave any sound; see errors.parquet in the features folder")
     windows = bundle.predict({n: torch.from_numpy(v) for n, v in held.values.items()}, frames=held.frames)
-    frame = pd.DataFrame({name: held.clips[name] for name in CLIP})
-    clip, first = pd.factorize(frame["clip_id"])[0], ~frame["clip_id"].duplicated()
-    mean = np.zeros((int(first.sum()), windows.shape[1]))
-    np.add.at(mean, clip, windows)
-    return Scored(mean / np.bincount(clip)[:, None], frame[first].reset_index(drop=True))
+    first, mean = by_clip(held.clips["clip_id"], windows)
+    return Scored(mean, pd.DataFrame({name: [held.clips[name][k] for k in first] for name in CLIP}))
 
 
 def judge(bundle: Bundle, scored: Scored) -> Judgement:

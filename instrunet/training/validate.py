@@ -12,6 +12,7 @@ from scipy.special import expit, softmax
 
 from instrunet.bundle_spec import BundleSpec
 from instrunet.metrics import multi, single
+from instrunet.metrics.voting import by_clip
 from instrunet.training.feed import Feed
 
 SCORES = {  # by the kind of the task: what is measured of an epoch
@@ -41,10 +42,7 @@ class Heard:
 
 def hear(logits: NDArray[np.float32], feed: Feed, draft: BundleSpec) -> Heard:
     scores = softmax(logits, axis=1) if draft.kind == "single" else expit(logits)
-    _, first, clip = np.unique(np.array(feed.clip_ids), return_index=True, return_inverse=True)
-    mean = np.zeros((len(first), scores.shape[1]))
-    np.add.at(mean, clip, scores)
-    mean /= np.bincount(clip)[:, None]
+    first, mean = by_clip(feed.clip_ids, scores)
     return Heard(draft.kind, draft.labels, mean, feed.targets.numpy()[first].astype(bool), first)
 
 
