@@ -1,7 +1,7 @@
 """A recipe judged by training it anew: K folds by group, or a split at random beside one by group.
 
 DIR/folds.json      each fold's figure, and those of all out-of-fold predictions together
-DIR/scores.parquet  clip_id, group, fold, labels and scores of each clip, by the bundle that had not heard it
+DIR/scores.parquet  clip_id, uri, group, fold, labels and scores of each clip, by the bundle that had not heard it
 DIR/premium.json    the main figure of both splits, and by how much the one at random flatters
 """
 

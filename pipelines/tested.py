@@ -100,6 +100,7 @@ def scores_of(tested: Sequence[Tested]) -> pa.Table:
         pa.table(
             {
                 "clip_id": pa.array(one.clips["clip_id"], pa.string()),
+                "uri": pa.array(one.clips["uri"], pa.string()),
                 "group": pa.array(one.clips["group"], pa.string()),
                 "fold": pa.array([number] * len(one.clips), pa.int32()),
                 "labels": pa.array([list(names) for names in one.clips["labels"]], pa.list_(pa.string())),
