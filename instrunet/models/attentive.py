@@ -111,12 +111,12 @@ class DoubleConv(nn.Module):
 
     def forward(self, maps: Tensor, share: Tensor | None) -> Tensor:
         found = self.body(maps)
-        if self.se is not None:
-            found = self.se(found, share)
+        weights = self.se.weights(found, share) if self.se is not None else 1.0
         if self.shortcut is not None:
-            found = found + self.shortcut(maps)
-        pooled: Tensor = self.dropout(self.pool(F.relu(found)))
-        return pooled
+            pooled = self.pool(F.relu(found * weights + self.shortcut(maps)))
+        else:
+            pooled = self.pool(F.relu(found)) * weights  # the same, at the size of a pool
+        return self.dropout(pooled)  # type: ignore[no-any-return]
 
 
 class Frames(nn.Module):

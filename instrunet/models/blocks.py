@@ -19,12 +19,11 @@ def sounding(share: Tensor, n_frames: int) -> Tensor:
 
 def mean_over_picture(maps: Tensor, share: Tensor | None) -> Tensor:
     """[B, C, H, W] or [B, C, W] to [B, C]; frames without sound do not count."""
-    places = tuple(range(2, maps.ndim))
     if share is None:
-        return maps.mean(places)
-    mask = _over_maps(share, maps)
-    n_bands = maps[0, 0, ..., 0].numel()
-    return (maps * mask).sum(places) / (mask.sum(places, dtype=torch.float32) * n_bands)
+        return maps.mean(tuple(range(2, maps.ndim)))
+    over_bands = (maps.mean(2) if maps.ndim == 4 else maps).float()  # [B, C, W]: a mask of whole maps costs their size
+    mask = sounding(share, maps.shape[-1])[:, None].float()
+    return (over_bands * mask).sum(2) / mask.sum(2)
 
 
 def silenced(maps: Tensor, share: Tensor | None) -> Tensor:
@@ -46,8 +45,12 @@ class SqueezeExcite(nn.Module):
         self.weigh = nn.Sequential(nn.Linear(n_maps, n_hidden), nn.ReLU(), nn.Linear(n_hidden, n_maps), nn.Sigmoid())
 
     def forward(self, maps: Tensor, share: Tensor | None = None) -> Tensor:
-        weights: Tensor = self.weigh(mean_over_picture(maps, share))
-        return maps * weights.reshape(weights.shape + (1,) * (maps.ndim - 2)).to(maps.dtype)
+        return maps * self.weights(maps, share)
+
+    def weights(self, maps: Tensor, share: Tensor | None) -> Tensor:
+        """[B, C, 1, 1] or [B, C, 1], from 0 to 1."""
+        found: Tensor = self.weigh(mean_over_picture(maps, share))
+        return found.reshape(found.shape + (1,) * (maps.ndim - 2)).to(maps.dtype)
 
 
 def squeeze(n_maps: int) -> SqueezeExcite:

@@ -30,8 +30,8 @@ class HarmonicsResnet(Body):
         self.stem = nn.Sequential(
             nn.Conv2d(spec.picture.channels, WIDTHS[0], 7, stride=2, padding=3),
             nn.BatchNorm2d(WIDTHS[0]),
-            nn.ReLU(),
             nn.MaxPool2d(3, stride=2, padding=1),
+            nn.ReLU(),  # of the same numbers as before the pool, and a quarter of them
         )
         pairs = zip(WIDTHS, WIDTHS[1:], strict=False)
         self.blocks = nn.ModuleList(
