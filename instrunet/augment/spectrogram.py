@@ -67,15 +67,19 @@ def _roll(features: Tensor, share: Tensor, pictures: int, fill: float) -> Tensor
 def crop(features: Mapping[str, Tensor], draws: Tensor, spec: CropSpec) -> dict[str, Tensor]:
     """{name: [B, F, L]} of which a part is stretched to the whole; `draws` [B, 5] are this batch's rows."""
     only("crop", features, PICTURES)
-    if SHARE in features:
-        raise ConfigError("crop works on windows of one length; set front.length=fixed, or train.crop=null")
+    if SHARE in features and spec.time_share < 1:
+        raise ConfigError(
+            "crop takes parts of the time of windows of one length alone; set front.length=fixed, or "
+            "train.crop.time_share=1 to crop the bands only"
+        )
     whether, *of_time, low, place = draws.unbind(1)
     time = _part(spec.time_share, *of_time)
     frequency = _part(spec.frequency_share, low, place)
     zero = torch.zeros_like(whether)
     affine = torch.stack([time[0], zero, time[1], zero, frequency[0], frequency[1]], 1).view(-1, 2, 3)
     chosen = (whether < spec.p)[:, None, None]
-    return {name: torch.where(chosen, _zoom(x, affine, PICTURES[name]), x) for name, x in features.items()}
+    moved = {n: torch.where(chosen, _zoom(x, affine, PICTURES[n]), x) for n, x in features.items() if n != SHARE}
+    return {**features, **moved}
 
 
 def _part(least: float, size: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:

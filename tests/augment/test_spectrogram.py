@@ -7,6 +7,7 @@ from torch import Tensor
 
 from instrunet.augment.spectrogram import CropSpec, RollSpec, crop, draw, roll
 from instrunet.errors import ConfigError
+from instrunet.features import SHARE
 from instrunet.features.hpss import Hpss, HpssSpec
 from instrunet.features.logmel import LogMel, LogMelSpec
 
@@ -130,3 +131,13 @@ def test_what_is_no_picture_is_refused() -> None:
         roll({"logmel": picture(1), "summary": torch.ones(1, 392, 1)}, torch.ones(1, 2), RollSpec(), FILL)
     with pytest.raises(ConfigError, match="crop works on .* got chroma"):
         crop({"chroma": torch.ones(1, 12, 9)}, torch.ones(1, 5), CropSpec())
+
+
+def test_of_windows_of_their_own_length_bands_alone_are_cropped() -> None:
+    features = torch.arange(40.0)[None, :, None].expand(2, 40, 9)
+    share = torch.tensor([1.0, 0.5])
+    moved = crop({"logmel": features, SHARE: share}, torch.zeros(2, 5), CropSpec(p=1, time_share=1))
+    assert torch.equal(moved[SHARE], share) and not torch.equal(moved["logmel"], features)
+    assert (moved["logmel"].diff(dim=2).abs() < 1e-4).all()  # nothing moved in time
+    with pytest.raises(ConfigError, match=r"windows of one length alone; .*train\.crop\.time_share=1"):
+        crop({"logmel": features, SHARE: share}, torch.zeros(2, 5), CropSpec(p=1))
