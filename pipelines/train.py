@@ -22,7 +22,8 @@ from instrunet.drift import Profile
 from instrunet.errors import InstrunetError, JobError
 from instrunet.experiment import Experiment
 from instrunet.features.featurizer import Statistics
-from instrunet.training.fit import Job, Metrics, Save, fit
+from instrunet.training.fit import Metrics, Save, fit
+from instrunet.training.job import Job
 from instrunet.training.optim import TrainSpec
 from instrunet.training.state import BUNDLE_FOLDER, MISSES_FILE, STATE_FILE
 from pipelines import audit, cluster, features
