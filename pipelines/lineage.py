@@ -25,7 +25,7 @@ NEEDED = ["clip_id", "corpus", "group", "split", "sha256"]
 
 @dataclass(frozen=True)
 class Ancestor:
-    """`said` is how the experiment names it; `fingerprint` is a bundle's."""
+    """`said` is how the experiment names it; `fingerprint` is a bundle's, sound has none."""
 
     said: str
     trained: Provenance
@@ -86,7 +86,8 @@ def leaks(frame: pd.DataFrame, hashes: Mapping[str, str], ancestors: Sequence[An
             rows = frame[frame["split"] == split]
             n = sum(_heard(row, hashes, one.trained) for row in rows[NEEDED].to_dict("records"))
             if n:
-                found.append(f"{one.said} was trained on {n} of {len(rows)} clips of the {split} split")
+                how = "was trained on" if one.fingerprint else "holds"
+                found.append(f"{one.said} {how} {n} of {len(rows)} clips of the {split} split")
     return found
 
 

@@ -151,12 +151,10 @@ def read(spec: CorpusSpec) -> pd.DataFrame:
 def unlabelled(root: Path) -> pd.DataFrame:
     """All the sound of a folder to train on, without its labels; of a corpus that states splits, its training split."""
     try:
-        spec = recognise(root)
-    except DataError:  # no labels: each file is a group
+        frame = read(recognise(root))
+    except DataError:  # nothing tells labels, or not of every file: each is a group then
         clips = [Clip(path, (), path.relative_to(root).as_posix()) for path in sounds(root)]
         frame = make(clips, "unlabelled", root)
-    else:
-        frame = read(spec)
     frame = frame[frame["split"].isin(("", "train"))].reset_index(drop=True)
     if frame.empty:
         raise DataError(f"expected sound to train on in {root}, found none (a test split is not taken)")

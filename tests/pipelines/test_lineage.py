@@ -206,6 +206,11 @@ def test_unlabelled_sound_is_taken_whole(unheard: Path, home: Path) -> None:
     assert list(labelled["labels"]) == [[]] * 4
 
 
+def test_names_that_only_look_like_a_corpus_are_sound(unheard: Path) -> None:
+    shutil.copy(unheard / "deep/0.wav", unheard / "[cel][nod][cla]0001__2.wav")  # as IRMAS names them, but for 0.wav
+    assert set(corpora.unlabelled(unheard)["corpus"]) == {"unlabelled"}
+
+
 def test_a_folder_without_sound_to_train_on_is_refused(tmp_path: Path, home: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match=r"expected sound to train on in .*none, found none"):
@@ -228,7 +233,7 @@ def test_the_target_is_heard(home: Path, unheard: Path, tmp_path: Path) -> None:
 def test_a_test_clip_in_the_target_is_a_leak(home: Path, unheard: Path, tmp_path: Path) -> None:
     shutil.copy(home / "in/low3.wav", unheard)
     spec = experiment(home / "in", tmp_path / "runs", domain={"target": str(unheard)})
-    with pytest.raises(DataError, match=r"domain\.target=.*/sound was trained on 1 of 2 clips of the test split"):
+    with pytest.raises(DataError, match=r"domain\.target=.*/sound holds 1 of 2 clips of the test split"):
         job(spec)
 
 
