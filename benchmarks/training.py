@@ -30,7 +30,9 @@ from instrunet.models.picture import PictureSpec
 from instrunet.models.seed_cnn import Iteration11Spec
 from instrunet.training.augment import Augment
 from instrunet.training.feed import Feed
-from instrunet.training.fit import Job, fit
+from instrunet.training.fit import fit
+from instrunet.training.job import Job
+from instrunet.training.lesson import Lesson
 from instrunet.training.optim import TrainSpec, build_optimizer, half_precision
 from instrunet.training.step import Stepper
 from pipelines import features, train
@@ -95,7 +97,7 @@ class Ours:
         if half:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = build_optimizer(network, self.spec, model.l2_dense)
-        self.stepper = Stepper(network, optimizer, build_loss(None, "single"), device, half, lambda: None)
+        self.stepper = Stepper(network, optimizer, Lesson(build_loss(None, "single")), device, half, lambda: None)
         values = np.random.default_rng(0).normal(size=(N_CLIPS, *FRONT.shapes()["logmel"])).astype(np.float16)
         names = [str(k) for k in range(N_CLIPS)]
         labels = [[LABELS[k % len(LABELS)]] for k in range(N_CLIPS)]

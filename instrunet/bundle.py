@@ -73,7 +73,7 @@ class Bundle:
 
     @classmethod
     def load(cls, path: Path) -> "Bundle":
-        spec = _read_spec(path)
+        spec = read_spec(path)
         network = Network(spec.model, spec.front, spec.statistics, len(spec.labels))
         weights = _read_weights(path / WEIGHTS_FILE, spec.weights_sha256)
         try:
@@ -175,7 +175,7 @@ def save(spec: BundleSpec, network: Network, path: Path) -> Path:
     return path
 
 
-def _read_spec(path: Path) -> BundleSpec:
+def read_spec(path: Path) -> BundleSpec:
     if not (path / SPEC_FILE).is_file():
         raise BundleError(
             f"expected a bundle (a folder with {SPEC_FILE}) at {path}, found none; jobs/train.py makes one"

@@ -22,6 +22,8 @@ class Provenance(Spec):
     group_keys: tuple[str, ...] = ()  # hashed recordings of training and validation
     clip_hashes: tuple[str, ...] = ()  # 16 digits of the sha256 of each of their files
     sample_hashes: tuple[str, ...] = ()  # and of the hash of the samples of each clip
+    val_group_keys: tuple[str, ...] = ()  # those of `group_keys` that no weights were fitted on
+    begun_with: tuple[str, ...] = ()  # fingerprints of parent and teachers, digest of unlabelled sound: theirs is above
     epoch: int = 0
     metrics: dict[str, float] = {}
 

@@ -14,6 +14,8 @@ from instrunet.data.places import Place
 from instrunet.data.split import SplitSpec
 from instrunet.features.featurizer import FrontEnd
 from instrunet.models import ModelSpec, without_weights
+from instrunet.models.adversarial import DomainSpec
+from instrunet.models.distill import DistillSpec
 from instrunet.models.seed_cnn import Task8Spec
 from instrunet.tasks import TASKS, Task
 from instrunet.training.optim import Monitor, TrainSpec
@@ -64,6 +66,8 @@ class Experiment(Spec):
     front: FrontEnd = FrontEnd()
     model: ModelSpec = Task8Spec()
     train: TrainSpec = TrainSpec()
+    distill: DistillSpec | None = None
+    domain: DomainSpec | None = None
     cluster: ClusterSpec = ClusterSpec()
     tracking: TrackingSpec = TrackingSpec()
     tune: SearchSpec | None = None
@@ -84,14 +88,34 @@ class Experiment(Spec):
     def the_task(self) -> Task:
         return TASKS[self.task]
 
+    def begins_with(self) -> list[tuple[str, Path]]:
+        """(how it is written, bundle) of the parent and the teachers."""
+        teachers = self.distill.teacher if self.distill else ()
+        parent = [("train.init_from", self.train.init_from)] if self.train.init_from else []
+        return [(f"{key}={path}", path) for key, path in (*parent, *(("distill.teacher", path) for path in teachers))]
+
     def run_fingerprint(self) -> str:
-        """Of all that decides the result; where it is written and how it is recorded does not."""
+        """Of all that decides the result; where it is written and how it is recorded does not.
+
+        Bundles and unlabelled sound to begin with count by what they are, wherever they lie: `Provenance.begun_with`.
+        """
         tree = self.model_dump(mode="json", exclude={"out", "tracking", "tune", "audit"})
         tree["cluster"] = {"workers": self.cluster.workers}
         tree["data"].pop("root", None)  # the manifest's digest speaks for the sound, and for its split
         tree["split"].pop("keep_together")
         if not self.copies.lists:  # an experiment without any is the one that it was before there were copies
             tree.pop("copies")
+        if self.domain:
+            tree["domain"].pop("target")
+        if self.distill:
+            tree["distill"].pop("teacher")
+        if self.train.init_from:
+            tree["train"]["init_from"] = "a bundle"
+        else:
+            tree["train"].pop("init_from"), tree["train"].pop("transfer")
+        for key in ("distill", "domain"):
+            if tree[key] is None:
+                tree.pop(key)
         return fingerprint(tree)
 
 

@@ -5,8 +5,8 @@ FOLDER/audit.json                  the verdict on the manifest's splits
 FOLDER/together.json               the groups that `split.keep_together` would keep on one side
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -32,23 +32,34 @@ class Verdict:
     reasons: list[str]
     warnings: list[str]
     together: Path | None = None
+    begun: list[str] = field(default_factory=list)  # reasons that lie with what the training begins with
+
+    @property
+    def found(self) -> list[str]:
+        return [*self.reasons, *self.begun]
 
     @property
     def text(self) -> str:
-        return f"leaky: {'; '.join(self.reasons)}"[:LONGEST_LINE] if self.reasons else "clean"
+        return f"leaky: {'; '.join(self.found)}"[:LONGEST_LINE] if self.found else "clean"
 
     @property
     def line(self) -> str:
         """For the console."""
         warned = f"{len(self.warnings)} warnings: {'; '.join(self.warnings)}" if self.warnings else ""
-        found = self.text.replace("leaky", "LEAKY", 1) if self.reasons else "" if warned else "clean"
+        found = self.text.replace("leaky", "LEAKY", 1) if self.found else "" if warned else "clean"
         return f"audit: {'; '.join(filter(None, (found, warned)))}"
 
     @property
     def refusal(self) -> str:
+        if not self.reasons:
+            return (
+                f"the data leaks: {'; '.join(self.begun)}: a score on it would flatter the model; split as that was "
+                "split, begin with another bundle, or set audit.allow_leaks=true to have all that comes of it labelled "
+                "LEAKY"
+            )
         fix = f"split.keep_together={self.together} keeps what sounds alike on one side; " if self.together else ""
         return (
-            f"the data leaks: {'; '.join(self.reasons)}: a score on it would flatter the model; {fix}where the corpus "
+            f"the data leaks: {'; '.join(self.found)}: a score on it would flatter the model; {fix}where the corpus "
             "states its splits or audit.against names it, leave the doubled clips out; or set audit.allow_leaks=true "
             "to have all that comes of it labelled LEAKY"
         )
@@ -85,12 +96,22 @@ def read(folder: Path, spec: AuditSpec) -> Verdict:
     return Verdict(reasons, list(said["warnings"]), together if parts.read_json(together)["groups"] else None)
 
 
-def stamped(draft: BundleSpec, folder: Path, spec: AuditSpec) -> BundleSpec:
-    """The draft of a bundle with the verdict on its data and what it hears of it; leaky data is refused."""
+def stamped(
+    draft: BundleSpec,
+    folder: Path,
+    spec: AuditSpec,
+    heard: Callable[[pd.DataFrame, Mapping[str, str]], list[str]] | None = None,
+) -> BundleSpec:
+    """The draft of a bundle with the verdict on its data and what it hears of it; leaky data is refused.
+
+    `heard` gives more reasons, of the manifest and the hashes of its clips' samples.
+    """
     verdict = read(folder, spec)
-    if verdict.reasons and not spec.allow_leaks:
-        raise DataError(verdict.refusal)
     frame, prints = _tables(folder)
+    if heard:
+        verdict = replace(verdict, begun=heard(frame, hashes_of(prints)))
+    if verdict.found and not spec.allow_leaks:
+        raise DataError(verdict.refusal)
     learnt = set(frame.loc[frame["split"].isin(("train", "val")), "clip_id"])
     hashes = {hash_ for name, hash_ in hashes_of(prints).items() if name in learnt}
     update = {"audit": verdict.text, "sample_hashes": tuple(sorted(hashes))}

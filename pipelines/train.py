@@ -3,6 +3,7 @@
 import os
 import shutil
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,10 +23,13 @@ from instrunet.drift import Profile
 from instrunet.errors import InstrunetError, JobError
 from instrunet.experiment import Experiment
 from instrunet.features.featurizer import Statistics
-from instrunet.training.fit import Job, Metrics, Save, fit
+from instrunet.models.adversarial import DomainSpec
+from instrunet.models.distill import DistillSpec
+from instrunet.training.fit import Metrics, Save, fit
+from instrunet.training.job import Job
 from instrunet.training.optim import TrainSpec
 from instrunet.training.state import BUNDLE_FOLDER, MISSES_FILE, STATE_FILE
-from pipelines import audit, cluster, features
+from pipelines import audit, cluster, features, lineage
 from pipelines.console import bar, note, result
 from pipelines.events import Mailbox, Reader, Reporter
 from pipelines.tracking import Tracker
@@ -39,10 +43,9 @@ def run(experiment: Experiment, verbose: bool = False, folder: Path | None = Non
     `folder` is that of its features, where the caller made them.
     """
     places.need_disk(experiment.out, "training")
-    folder = folder or features.run(experiment, verbose)
-    frame = manifest.load(folder / manifest.FILE)
-    draft = draft_of(experiment, frame, features.statistics(folder), features.profile(folder))
-    draft = audit.stamped(draft, folder, experiment.audit)
+    experiment = lineage.located(experiment)
+    job = job_for(experiment, verbose, folder)
+    draft = job.draft
     home = run_folder(experiment, draft)
     if parts.is_done(home):
         note(f"{home} is trained already; remove it to train again")
@@ -50,8 +53,8 @@ def run(experiment: Experiment, verbose: bool = False, folder: Path | None = Non
     cluster.connect(experiment.cluster, verbose=verbose)
     with Tracker(experiment.tracking, home, experiment.out, experiment.name) as tracker:
         tracker.params(experiment.model_dump(mode="json"))
-        tracker.tags({"audit": draft.trained.audit})
-        history = _train(experiment, Job(draft, experiment.train, folder), home, tracker)
+        tracker.tags(lineage.tags(draft.trained))
+        history = _train(experiment, job, home, tracker)
         for metrics in history:  # what the driver missed while it was dead; known epochs are not logged twice
             tracker.metrics(int(metrics["epoch"]), metrics)
         tracker.model(home / BUNDLE)
@@ -60,9 +63,25 @@ def run(experiment: Experiment, verbose: bool = False, folder: Path | None = Non
     return home / BUNDLE
 
 
+def job_for(experiment: Experiment, verbose: bool, folder: Path | None = None) -> Job:
+    """What the workers are to train: features made, leaks found, what it begins with looked at."""
+    ancestors = lineage.bundles_of(experiment)
+    folder = folder or features.run(experiment, verbose)
+    frame = manifest.load(folder / manifest.FILE)
+    draft = draft_of(experiment, frame, features.statistics(folder), features.profile(folder))
+    target, heard = lineage.target_of(experiment, verbose)
+    ancestors += heard
+    draft = audit.stamped(draft, folder, experiment.audit, partial(lineage.leaks, ancestors=ancestors))
+    if ancestors and draft.trained.leaky:
+        note(f"audit: LEAKY: {draft.trained.leaky}")
+    draft = draft.model_copy(update={"trained": lineage.inherited(draft.trained, ancestors)})
+    return Job(draft, experiment.train, folder, experiment.distill, experiment.domain, target)
+
+
 def draft_of(experiment: Experiment, frame: pd.DataFrame, statistics: Statistics, profile: Profile) -> BundleSpec:
     """The bundle a run will become: all of it but the weights."""
     learnt = frame[frame["split"].isin(("train", "val"))]
+    keys = {split: manifest.group_keys(frame[frame["split"] == split]) for split in ("train", "val")}
     return BundleSpec(
         kind=experiment.the_task.kind,
         labels=experiment.the_task.labels or tuple(manifest.labels_of(frame)),
@@ -76,19 +95,22 @@ def draft_of(experiment: Experiment, frame: pd.DataFrame, statistics: Statistics
             corpus=str(frame["corpus"].iloc[0]),
             seed=experiment.train.seed,
             n_clips={str(k): int(n) for k, n in originals(frame)["split"].value_counts().items()},
-            group_keys=tuple(sorted(manifest.group_keys(learnt))),
+            group_keys=tuple(sorted(keys["train"] | keys["val"])),
+            val_group_keys=tuple(sorted(keys["val"] - keys["train"])),
             clip_hashes=tuple(sorted({h[:16] for h in learnt["sha256"] if h})),
         ),
     )
 
 
 def run_folder(experiment: Experiment, draft: BundleSpec, kind: str = "train") -> Path:
-    plan = {
+    plan: dict[str, Any] = {
         "job": kind,
         "experiment": experiment.run_fingerprint(),
         "manifest": draft.trained.manifest,
         "code": __version__,
     }
+    if draft.trained.begun_with:
+        plan["begun_with"] = draft.trained.begun_with
     if experiment.tune and kind == "tune":
         plan["tune"] = experiment.tune.fingerprint()
     from_plan = "-".join((experiment.name, fingerprint(plan)[:8]))
@@ -113,8 +135,15 @@ def worker(config: dict[str, Any]) -> None:
 
 
 def job_of(config: dict[str, Any]) -> Job:
-    draft = BundleSpec.model_validate(config["draft"])
-    return Job(draft, TrainSpec.model_validate(config["train"]), Path(config["features"]))
+    distill, domain, target = (config[key] for key in ("distill", "domain", "target"))
+    return Job(
+        BundleSpec.model_validate(config["draft"]),
+        TrainSpec.model_validate(config["train"]),
+        Path(config["features"]),
+        DistillSpec.model_validate(distill) if distill else None,
+        DomainSpec.model_validate(domain) if domain else None,
+        Path(target) if target else None,
+    )
 
 
 def config_of(job: Job) -> dict[str, Any]:
@@ -123,6 +152,9 @@ def config_of(job: Job) -> dict[str, Any]:
         "draft": job.draft.model_dump(mode="json"),
         "train": job.train.model_dump(mode="json"),
         "features": str(job.features),
+        "distill": job.distill.model_dump(mode="json") if job.distill else None,
+        "domain": job.domain.model_dump(mode="json") if job.domain else None,
+        "target": str(job.target) if job.target else None,
     }
 
 

@@ -13,15 +13,16 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from instrunet import experiment as experiments
 from instrunet.config import set_path
-from instrunet.data import manifest, parts, places
+from instrunet.data import parts, places
 from instrunet.errors import ConfigError, JobError
 from instrunet.experiment import Experiment, SearchSpec
-from instrunet.training.fit import Job, Metrics, Save, fit
+from instrunet.training.fit import Metrics, Save, fit
+from instrunet.training.job import Job
 from instrunet.training.state import BUNDLE_FOLDER
-from pipelines import audit, cluster, features
+from pipelines import cluster, lineage
 from pipelines.console import bar, note, result
 from pipelines.tracking import Tracker
-from pipelines.train import BUNDLE, config_of, draft_of, job_of, run_folder
+from pipelines.train import BUNDLE, config_of, job_for, job_of, run_folder
 
 # What a field of `tune.space` may say, and how many values it takes (None: any number).
 DRAWS: dict[str, tuple[Callable[..., Any], int | None]] = {
@@ -42,10 +43,9 @@ def run(experiment: Experiment, verbose: bool = False) -> Path:
         raise ConfigError("a search needs tune.space: {FIELD: {choice|uniform|loguniform|integers|grid: [...]}}")
     check_space(experiment, search)
     places.need_disk(experiment.out, "a search")
-    folder = features.run(experiment, verbose)
-    frame = manifest.load(folder / manifest.FILE)
-    draft = draft_of(experiment, frame, features.statistics(folder), features.profile(folder))
-    draft = audit.stamped(draft, folder, experiment.audit)
+    experiment = lineage.located(experiment)
+    job = job_for(experiment, verbose)
+    draft = job.draft
     home = run_folder(experiment, draft, "tune")
     if parts.is_done(home):
         note(f"{home} is searched already; remove it to search again")
@@ -53,8 +53,8 @@ def run(experiment: Experiment, verbose: bool = False) -> Path:
     cluster.connect(experiment.cluster, verbose=verbose)
     with Tracker(experiment.tracking, home, experiment.out, experiment.name) as tracker:
         tracker.params(experiment.model_dump(mode="json"))
-        tracker.tags({"audit": draft.trained.audit})
-        trials = _search(experiment, search, home, Job(draft, experiment.train, folder))
+        tracker.tags(lineage.tags(draft.trained))
+        trials = _search(experiment, search, home, job)
         best = _keep(trials, search, home)
         tracker.metrics(0, {f"best_{search.metric}": best["score"], "n_trials": len(trials)})
         tracker.artifacts(home / TRIALS, "study")
@@ -77,7 +77,15 @@ def check_space(experiment: Experiment, search: SearchSpec) -> None:
         if n_values is not None and len(values) != n_values:
             raise ConfigError(f"tune.space.{field}: {name} takes {n_values} values (low, high), got {values}")
         for value in values:
-            changed(experiment, {field: value})
+            if _heard(changed(experiment, {field: value})) != _heard(experiment):
+                raise ConfigError(
+                    f"tune.space.{field}: what trials begin with cannot be searched, as the bundle says what it has "
+                    "heard; run one study for each"
+                )
+
+
+def _heard(experiment: Experiment) -> tuple[Any, ...]:
+    return experiment.begins_with(), experiment.domain and experiment.domain.target
 
 
 def changed(experiment: Experiment, fields: dict[str, Any]) -> Experiment:
@@ -93,7 +101,8 @@ def trial(config: dict[str, Any]) -> None:
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // config["concurrent"]))
     one = changed(experiments.Experiment.model_validate(config["experiment"]), config["fields"])
     job = job_of(config["job"])
-    job = Job(job.draft.model_copy(update={"model": one.model}), one.train, job.features)
+    draft = job.draft.model_copy(update={"model": one.model})
+    job = Job(draft, one.train, job.features, one.distill, one.domain, job.target)
     checkpoint = tune.get_checkpoint()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if checkpoint is None:

@@ -8,6 +8,7 @@ import pandas as pd
 from pydantic import Field, field_validator
 
 from instrunet.config import Spec
+from instrunet.data.manifest import Clip, make
 from instrunet.data.places import Place, is_remote
 from instrunet.data.readers.common import folder_of, sounds
 from instrunet.data.readers.gtzan import GTZAN_NAME, gtzan
@@ -145,6 +146,19 @@ CORPORA: dict[str, Callable[..., pd.DataFrame]] = {
 def read(spec: CorpusSpec) -> pd.DataFrame:
     """The manifest of a corpus, its `split` empty where the corpus states none."""
     return CORPORA[spec.name](spec)
+
+
+def unlabelled(root: Path) -> pd.DataFrame:
+    """All the sound of a folder to train on, without its labels; of a corpus that states splits, its training split."""
+    try:
+        frame = read(recognise(root))
+    except DataError:  # nothing tells labels, or not of every file: each is a group then
+        clips = [Clip(path, (), path.relative_to(root).as_posix()) for path in sounds(root)]
+        frame = make(clips, "unlabelled", root)
+    frame = frame[frame["split"].isin(("", "train"))].reset_index(drop=True)
+    if frame.empty:
+        raise DataError(f"expected sound to train on in {root}, found none (a test split is not taken)")
+    return frame.assign(split="train", labels=frame["labels"].map(lambda _: []))
 
 
 def notes(frame: pd.DataFrame) -> list[str]:

@@ -110,8 +110,11 @@ def labels_of(frame: pd.DataFrame) -> list[str]:
 
 def group_keys(frame: pd.DataFrame) -> set[str]:
     """Names of recordings that can be compared between corpora: hashed, so that a bundle tells nobody's name."""
-    pairs = set(zip(frame["corpus"], frame["group"], strict=True))
-    return {hashlib.sha256(f"{corpus}\0{group}".encode()).hexdigest()[:16] for corpus, group in pairs}
+    return {group_key(*pair) for pair in set(zip(frame["corpus"], frame["group"], strict=True))}
+
+
+def group_key(corpus: str, group: str) -> str:
+    return hashlib.sha256(f"{corpus}\0{group}".encode()).hexdigest()[:16]
 
 
 def sha256_of(path: Path) -> str:

@@ -3,9 +3,27 @@
 Shapes: B clips, K labels.
 """
 
+from pathlib import Path
+from typing import Annotated, Any
+
 import torch
 import torch.nn.functional as F
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
+
+from instrunet.config import Spec
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str | Path) else value
+
+
+class DistillSpec(Spec):
+    """`teacher` is a bundle, or a list of them, whose answers are averaged."""
+
+    teacher: Annotated[tuple[Path, ...], BeforeValidator(_as_list), Field(min_length=1)]
+    weight: float = Field(0.5, gt=0, le=1)  # of the teachers' answers in the loss; the labels have the rest
+    temperature: float = Field(2.0, gt=0)  # by which logits are divided: above 1, small chances are told as well
 
 
 @torch.no_grad()

@@ -1,17 +1,32 @@
 """Beginning from another model: its weights where they fit, stages held fast, slower steps the deeper a stage lies."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
 import safetensors.torch
+from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from instrunet.config import Spec
 from instrunet.errors import ConfigError, DataError
 from instrunet.models.body import Body
 
 PREFIXES = ("", "body.", "body.net.", "net.")  # a bundle's network, a body alone, timm's own file for either
+
+
+class TransferSpec(Spec):
+    """How a network that has learnt already learns on.
+
+    A stage is a layer with weights and what stands behind it up to the next; the last stage is the head.
+    """
+
+    freeze: Annotated[int, Field(ge=0)] | Literal["body"] = 0  # stages, from the first, that are held fast
+    unfreeze_after: int | None = Field(None, gt=0)  # epochs; None: they are held to the end
+    body_rate: float = Field(1.0, gt=0)  # by which the learning rate of all stages but the head is multiplied
+    rate_decay: float = Field(1.0, gt=0)  # and once more for each stage further from the head
 
 
 @dataclass(frozen=True)
@@ -72,30 +87,50 @@ def stages(body: Body) -> list[list[nn.Module]]:
     return found
 
 
-def freeze(body: Body, n_stages: int) -> list[nn.Module]:
-    """Hold the first stages fast; returns them, for the caller to set to `.eval()` after each `network.train()`.
+@dataclass(frozen=True)
+class Held:
+    """Modules that do not learn in the first `n_epochs`, or in none (None)."""
 
-    Otherwise batch norm there would go on to follow the new data. The head cannot be frozen.
-    """
-    all_stages = stages(body)
-    if not 0 <= n_stages < len(all_stages):
-        raise ConfigError(f"expected 0 to {len(all_stages) - 1} stages to freeze, all but the head; got {n_stages}")
-    held = [module for stage in all_stages[:n_stages] for module in stage]
-    for module in held:
-        module.requires_grad_(False)
+    modules: list[nn.Module] = field(default_factory=list)
+    n_epochs: int | None = None
+
+    @property
+    def for_a_while(self) -> bool:
+        return bool(self.modules) and self.n_epochs is not None
+
+    def begin(self, epoch: int) -> None:
+        """After each `network.train()`: otherwise batch norm there would go on to follow the new data."""
+        holds = self.n_epochs is None or epoch < self.n_epochs
+        for module in self.modules:
+            module.requires_grad_(not holds)
+            module.train(not holds)
+
+
+def hold(body: Body, spec: TransferSpec) -> Held:
+    """The stages that `spec` holds fast. Those that never learn are told so here, before DDP looks at them."""
+    held = Held(_first_stages(body, spec.freeze), spec.unfreeze_after)
+    if not held.for_a_while:
+        held.begin(0)
     return held
 
 
-def rate_scales(body: Body, decay: float) -> dict[str, float]:
-    """By what each parameter's learning rate is multiplied: 1 for the head, `decay` for the stage before it, ..."""
-    all_stages = stages(body)
-    by_id = {
-        id(p): decay ** (len(all_stages) - 1 - k)
-        for k, stage in enumerate(all_stages)
-        for module in stage
-        for p in module.parameters()
-    }
-    return {name: by_id[id(p)] for name, p in body.named_parameters()}
+def rate_scales(body: Body, decay: float, body_rate: float = 1.0) -> dict[nn.Parameter, float]:
+    """By what each parameter's learning rate is multiplied.
+
+    1 for the head, `body_rate` for the stage before it, that times `decay` for the one before that, ...
+    """
+    *before, _ = stages(body)
+    scales = dict.fromkeys(body.parameters(), 1.0)
+    for depth, stage in enumerate(reversed(before)):
+        scales |= {p: body_rate * decay**depth for module in stage for p in module.parameters()}
+    return scales
+
+
+def _first_stages(body: Body, n: int | str) -> list[nn.Module]:
+    *before, _ = stages(body)
+    if n != "body" and int(n) > len(before):
+        raise ConfigError(f"expected 0 to {len(before)} stages to freeze, or body for all but the head; got {n}")
+    return [module for stage in before[: None if n == "body" else int(n)] for module in stage]
 
 
 def _opened(module: nn.Module) -> list[nn.Module]:

@@ -60,6 +60,14 @@ class Feed:
         for number, whole in enumerate(order):
             yield self._take(whole[rank::world], draws, number, self._longest(whole))
 
+    def sample(self, spec: TrainSpec, epoch: int, number: int, share: tuple[int, int]) -> Batch:
+        """This worker's rows of a batch that is drawn from all of the split; rows repeat where there are too few."""
+        rank, world = share
+        rng = np.random.default_rng([spec.seed, epoch, number, 2])
+        whole = rng.choice(self.n, spec.batch_size, replace=self.n < spec.batch_size)
+        draws = augment.draw(spec, epoch, self.n)
+        return self._take(whole[rank::world], draws, number, self._longest(whole))
+
     def rows(self, batch_size: int, share: tuple[int, int]) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         """This worker's part of the split in order, for evaluation: each row once, with its numbers."""
         mine = np.arange(self.n)[share[0] :: share[1]]

@@ -3,53 +3,40 @@
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from instrunet import bundle as bundles
-from instrunet.bundle_spec import BundleSpec
 from instrunet.data.parts import read_json, write_json
-from instrunet.errors import ConfigError
 from instrunet.features import shards
 from instrunet.losses import build_loss, class_weights
-from instrunet.models import Network
-from instrunet.training import guard
+from instrunet.training import guard, start
 from instrunet.training.augment import Augment
-from instrunet.training.average import Average
 from instrunet.training.feed import Feed
-from instrunet.training.optim import TrainSpec, build_optimizer, build_schedule, half_precision, slow_down
+from instrunet.training.job import Job, check
+from instrunet.training.optim import half_precision, slow_down
 from instrunet.training.state import (
     BUNDLE_FOLDER,
     MISSES_FILE,
     Progress,
-    Trainee,
+    copied,
     load_state,
     save_state,
     schedule_state,
 )
 from instrunet.training.step import Stepper, share_buffers
-from instrunet.training.validate import SCORES, clip_scores, hear, misclassified
+from instrunet.training.validate import clip_scores, hear, misclassified
 
 Metrics = dict[str, float]
 Save = Callable[[Path], None]
 Report = Callable[[Metrics, Save], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one run trains: the bundle it will become (no weights yet), how, and the folder of features."""
-
-    draft: BundleSpec
-    train: TrainSpec
-    features: Path
 
 
 def fit(job: Job, report: Report, device: torch.device, resume: Path | None = None) -> Progress:
@@ -65,12 +52,15 @@ class _Run:
     """One worker's objects."""
 
     def __init__(self, job: Job, device: torch.device, resume: Path | None) -> None:
-        self.job, self.spec, self.device = job, job.train, device
+        self.spec, self.device = job.train, device
+        draft, parent = start.from_parent(job.draft, job.train.init_from)
+        self.job = job = replace(job, draft=draft)
         self.share = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        _check(job, self.share[1])
+        check(job, self.share[1])
         self.train, self.val = (self._feed(split) for split in ("train", "val"))
         torch.manual_seed(job.train.seed)
-        self.trainee = self._trainee()
+        steps = self.spec.epochs * self.train.n_batches(self.spec.batch_size)
+        self.trainee = start.trainee(job, parent, device, steps)
         self.progress = Progress()
         self.best: dict[str, torch.Tensor] = {}
         self.misses: dict[str, Any] = {}
@@ -95,7 +85,7 @@ class _Run:
 
     def save(self, folder: Path) -> None:
         """A checkpoint: the best bundle so far plus the trainer's state."""
-        network = self._network()
+        network = start.network_of(self.job.draft)
         network.load_state_dict(self.best)
         best = {k: v for k, v in self.progress.best_metrics.items() if k.startswith("val_")}
         trained = self.job.draft.trained.model_copy(update={"epoch": self.progress.best_epoch, "metrics": best})
@@ -108,7 +98,7 @@ class _Run:
         last = min(first + self.spec.val_every_epochs, self.spec.epochs) - 1
         for epoch in range(first, last + 1):
             trained = self._train_epoch(epoch)
-        metrics = {"epoch": float(last), "learning_rate": self.trainee.optimizer.param_groups[0]["lr"]} | trained
+        metrics = {"epoch": float(last), "learning_rate": self._rate()} | trained
         metrics |= {"recoveries": float(self.progress.recoveries)} if self.progress.recoveries else {}
         return self._validate(last, metrics, began)
 
@@ -143,9 +133,9 @@ class _Run:
         value = metrics[self.spec.monitor] * self.spec.sign
         if value > self.progress.best:
             self.progress.best, self.progress.best_epoch = value, epoch
-            self.best, self.misses = _copy(self.trainee.served), misclassified(heard, self.val)
+            self.best, self.misses = copied(self.trainee.served), misclassified(heard, self.val)
         if self.spec.on_collapse == "recover" and not guard.one_answer(metrics):
-            self.trainee.good = _copy(self.trainee.network)
+            self.trainee.good = copied(self.trainee.trained)
         self.progress.epoch = epoch
         self.progress.history.append(metrics | {"epoch_s": time.perf_counter() - began})
         return self.progress.history[-1]
@@ -161,7 +151,7 @@ class _Run:
             raise collapse.failure(self.spec, self.progress.recoveries) from None
         self.progress.recoveries += 1
         trainee = self.trainee
-        trainee.network.load_state_dict(trainee.good)
+        trainee.trained.load_state_dict(trainee.good)
         if trainee.average:
             trainee.average.restart()
         trainee.optimizer.state.clear()
@@ -170,26 +160,23 @@ class _Run:
         trainee.schedule.load_state_dict(trainee.schedule.state_dict() | before["schedule"])
         slow_down(trainee.optimizer, trainee.schedule, 0.1)
 
-    def _trainee(self) -> Trainee:
-        network = self._network().to(self.device)
-        if half_precision(self.device, self.spec.precision):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = build_optimizer(network, self.spec, self.job.draft.model.l2_dense)
-        schedule = build_schedule(optimizer, self.spec, self.spec.epochs * self.train.n_batches(self.spec.batch_size))
-        average = Average(network, self.spec.ema) if self.spec.ema else None
-        good = _copy(network) if self.spec.on_collapse == "recover" else {}
-        return Trainee(network, optimizer, schedule, average, good)
-
     def _stepper(self) -> Stepper:
-        network: nn.Module = self.trainee.network
+        network = self.trainee.trained
         if self.spec.compile:
-            network.compile()
+            self.trainee.network.compile()
         if self.share[1] > 1:
-            network = DistributedDataParallel(network, device_ids=[self.device] if self.device.type == "cuda" else None)
+            devices = [self.device] if self.device.type == "cuda" else None
+            # What learns later is part of what DDP exchanges from the first step on
+            network = DistributedDataParallel(network, devices, find_unused_parameters=self.trainee.held.for_a_while)
         weights = class_weights(self.train.targets, self.spec.class_weights, self.spec.effective_beta)
         loss = build_loss(self.spec.loss, self.job.draft.kind, None if weights is None else weights.to(self.device))
         half = half_precision(self.device, self.spec.precision)
-        return Stepper(network, self.trainee.optimizer, loss, self.device, half, self._after_step)
+        lesson = start.lesson(self.job, loss, self.trainee.adversary, self.device, self.share)
+        return Stepper(network, self.trainee.optimizer, lesson, self.device, half, self._after_step, self.trainee.held)
+
+    def _rate(self) -> float:
+        """The head's, where a body learns slower."""
+        return float(max(group["lr"] for group in self.trainee.optimizer.param_groups))
 
     def _after_step(self) -> None:
         if self.trainee.average:
@@ -197,36 +184,5 @@ class _Run:
         if not isinstance(self.trainee.schedule, ReduceLROnPlateau):
             self.trainee.schedule.step()
 
-    def _network(self) -> Network:
-        draft = self.job.draft
-        return Network(draft.model, draft.front, draft.statistics, len(draft.labels))
-
     def _feed(self, split: str) -> Feed:
         return Feed(shards.load(self.job.features, self.job.draft.front, split), self.job.draft.labels, split)
-
-
-def _copy(network: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
-
-
-def _check(job: Job, n_workers: int) -> None:
-    """What no single spec can know of the others."""
-    kind, train = job.draft.kind, job.train
-    build_loss(train.loss, kind)
-    if train.polymix and kind == "single":
-        raise ConfigError(
-            "train.polymix gives a clip several labels, and the task is of kind single; "
-            "choose a task of kind multi (instruments_multi, any_multi) or leave polymix out"
-        )
-    measured = ("val_loss", *(f"val_{name}" for name in SCORES[kind]))
-    if train.monitor not in measured:
-        raise ConfigError(
-            f"train.monitor={train.monitor} is not measured in a task of kind {kind}; expected {', '.join(measured)}"
-        )
-    if train.batch_size < n_workers * train.accumulate:
-        parts = f" in {train.accumulate} parts each" if train.accumulate > 1 else ""
-        raise ConfigError(
-            f"train.batch_size={train.batch_size} cannot be shared by {n_workers} workers{parts}; "
-            f"raise it to {n_workers * train.accumulate} or more, or lower "
-            + ("cluster.workers" if train.accumulate == 1 else "cluster.workers or train.accumulate")
-        )

@@ -1,6 +1,8 @@
 """What the trainer may be told, and the optimizer and schedule that follow from it."""
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -14,6 +16,7 @@ from instrunet.augment.specaugment import SpecAugmentSpec
 from instrunet.augment.spectrogram import CropSpec, RollSpec
 from instrunet.config import Spec
 from instrunet.losses import ClassWeights, LossSpec
+from instrunet.models.transfer import TransferSpec
 
 Monitor = Literal["val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1", "val_micro_f1", "val_lrap"]
 WARMUP_SHARE = {"cosine": 0.05, "one_cycle": 0.3}
@@ -27,6 +30,9 @@ class TrainSpec(Spec):
     sampling: Literal["shuffled", "balanced"] = "shuffled"  # balanced: each class as often as any other in an epoch
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False  # torch.compile: a minute before the first step
+
+    init_from: Path | None = None  # a bundle whose weights and statistics are begun with
+    transfer: TransferSpec = TransferSpec()  # how they learn on
 
     loss: LossSpec | None = None  # None: cross_entropy or bce, by the kind of the task
     class_weights: ClassWeights = "none"
@@ -61,6 +67,12 @@ class TrainSpec(Spec):
         return -1 if self.monitor == "val_loss" else 1
 
     @model_validator(mode="after")
+    def _only_what_has_learnt_is_held(self) -> Self:
+        if self.init_from is None and self.transfer != TransferSpec():
+            raise ValueError("transfer says how the weights of init_from learn on, got none: set init_from")
+        return self
+
+    @model_validator(mode="after")
     def _warmup_leaves_something(self) -> Self:
         if self.warmup_share is not None and self.schedule not in WARMUP_SHARE:
             raise ValueError(
@@ -70,8 +82,13 @@ class TrainSpec(Spec):
         return self
 
 
-def build_optimizer(network: nn.Module, spec: TrainSpec, l2_dense: float) -> Optimizer:
-    """An L2 penalty c * w^2 in the loss (as the seeds state it) is a decay of 2c in the gradient; AdamW's is apart."""
+def build_optimizer(
+    network: nn.Module, spec: TrainSpec, l2_dense: float, scales: Mapping[nn.Parameter, float] | None = None
+) -> Optimizer:
+    """An L2 penalty c * w^2 in the loss (as the seeds state it) is a decay of 2c in the gradient; AdamW's is apart.
+
+    `scales` are by what the rate of each parameter is multiplied, where that is not 1.
+    """
     dense = [m.weight for m in network.modules() if isinstance(m, nn.Linear)]
     ids = {id(p) for p in dense}
     rest = [p for p in network.parameters() if id(p) not in ids]
@@ -80,10 +97,20 @@ def build_optimizer(network: nn.Module, spec: TrainSpec, l2_dense: float) -> Opt
         {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
         {"params": dense, "weight_decay": spec.weight_decay + 2 * l2_dense},
     ]
-    groups = [group for group in groups if group["params"]]
+    groups = [one for group in groups for one in _by_rate(group, spec.learning_rate, scales or {}) if one["params"]]
     if spec.optimizer == "sgd":
         return SGD(groups, lr=spec.learning_rate, momentum=spec.momentum)
     return (AdamW if spec.optimizer == "adamw" else Adam)(groups, lr=spec.learning_rate)
+
+
+def _by_rate(group: dict[str, Any], rate: float, scales: Mapping[nn.Parameter, float]) -> list[dict[str, Any]]:
+    """The group, or as many as its parameters have rates; the largest first."""
+    if all(scale == 1 for scale in scales.values()):
+        return [group]
+    apart: dict[float, list[nn.Parameter]] = {}
+    for p in group["params"]:
+        apart.setdefault(scales.get(p, 1.0), []).append(p)
+    return [group | {"params": apart[scale], "lr": rate * scale} for scale in sorted(apart, reverse=True)]
 
 
 def build_schedule(optimizer: Optimizer, spec: TrainSpec, steps: int) -> LRScheduler:
@@ -95,7 +122,8 @@ def build_schedule(optimizer: Optimizer, spec: TrainSpec, steps: int) -> LRSched
         case "one_cycle":
             # 0.3 of a few steps may be less than one, by which torch divides
             share = min(max(warmup, 2 / steps), 1.0)
-            return OneCycleLR(optimizer, spec.learning_rate, total_steps=steps + 1, pct_start=share)
+            rates = [group["lr"] for group in optimizer.param_groups]
+            return OneCycleLR(optimizer, rates, total_steps=steps + 1, pct_start=share)
         case "cosine":
             return LambdaLR(optimizer, lambda step: _cosine(step, steps, round(warmup * steps)))
         case "constant":

@@ -3,7 +3,8 @@
 CHECKPOINT/bundle/              the best epoch so far, ready to use
 CHECKPOINT/misclassified.json   its worst mistakes on the validation split
 CHECKPOINT/state.json           epoch, best, history, schedule, optimizer settings
-CHECKPOINT/state.safetensors    the latest weights, their mean, the optimizer's moments, the last good weights
+CHECKPOINT/state.safetensors    the latest weights (a domain head's, too), their mean, the optimizer's moments, the last
+                                good weights
 """
 
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from instrunet.config import canonical_json
 from instrunet.data.parts import read_json
+from instrunet.models.adversarial import DomainAdversarial
+from instrunet.models.transfer import Held
 from instrunet.training.average import Average
 
 STATE_FILE, TENSORS_FILE, BUNDLE_FOLDER = "state.json", "state.safetensors", "bundle"
@@ -48,6 +51,13 @@ class Trainee:
     schedule: LRScheduler
     average: Average | None
     good: dict[str, Tensor] = field(default_factory=dict)
+    adversary: DomainAdversarial | None = None
+    held: Held = field(default_factory=Held)
+
+    @property
+    def trained(self) -> nn.Module:
+        """What a step is taken with: the network, and the domain head where there is one."""
+        return self.adversary or self.network
 
     @property
     def served(self) -> nn.Module:
@@ -59,6 +69,8 @@ def save_state(folder: Path, progress: Progress, trainee: Trainee) -> None:
     state = trainee.optimizer.state_dict()
     tensors = {f"network.{name}": value for name, value in trainee.network.state_dict().items()}
     tensors |= {f"good.{name}": value for name, value in trainee.good.items()}
+    if trainee.adversary:
+        tensors |= {f"domain.{name}": value for name, value in trainee.adversary.domain.state_dict().items()}
     if trainee.average:
         tensors |= {f"average.{name}": value for name, value in trainee.average.network.state_dict().items()}
     for number, moments in state["state"].items():
@@ -78,6 +90,8 @@ def load_state(folder: Path, trainee: Trainee) -> Progress:
     tree = read_json(folder / STATE_FILE)
     tensors = safetensors.torch.load_file(folder / TENSORS_FILE)
     trainee.network.load_state_dict(_under("network.", tensors))
+    if trainee.adversary:
+        trainee.adversary.domain.load_state_dict(_under("domain.", tensors))
     trainee.good = _under("good.", tensors)
     if trainee.average:
         trainee.average.network.load_state_dict(_under("average.", tensors))
@@ -109,3 +123,7 @@ def _finite(value: Any) -> Any:
 
 def _infinite(tree: dict[str, Any]) -> dict[str, Any]:
     return {k: float(v) if v in ("inf", "-inf") else v for k, v in tree.items()}
+
+
+def copied(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}

@@ -6,7 +6,7 @@ Shapes: B clips, N windows of the split, K labels.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from instrunet.losses import Loss
+from instrunet.models.transfer import Held
 from instrunet.training.augment import Augment
 from instrunet.training.feed import Batch, Feed
+from instrunet.training.lesson import Lesson
 from instrunet.training.optim import TrainSpec
 
 
@@ -29,19 +30,22 @@ class Stepper:
 
     network: nn.Module
     optimizer: Optimizer
-    loss: Loss
+    lesson: Lesson
     device: torch.device
     half: bool
     after_step: Callable[[], None]
+    held: Held = field(default_factory=Held)
 
     def train_epoch(self, feed: Feed, spec: TrainSpec, share: tuple[int, int], augment: Augment) -> dict[str, float]:
         """One pass over this worker's rows; loss and the gradient's norm are means over all workers and steps."""
         self.network.train()
+        self.held.begin(augment.epoch)
         total, norm, rows, n, waited = self._zero(), self._zero(), 0, 0, 0.0
         began = mark = time.perf_counter()
         for batch in feed.epoch(spec, augment.epoch, share):
             waited += time.perf_counter() - mark
-            loss, size = self._step(batch.to(self.device), spec, share[1], augment)
+            others = self.lesson.unlabelled(augment, batch.number, feed.n_batches(spec.batch_size), self.device)
+            loss, size = self._step(batch.to(self.device), others, spec, share[1], augment)
             total, norm = total + loss, norm + size
             rows, n = rows + len(batch.targets), n + 1
             mark = time.perf_counter()
@@ -53,10 +57,12 @@ class Stepper:
             "gradient_norm": float(norm) / n,
             "clips_per_s": float(summed[1]) / took,
             "wait_share": waited / took,
-        }
+        } | self.lesson.figures(_sum_over_workers)
 
-    def _step(self, batch: Batch, spec: TrainSpec, world: int, augment: Augment) -> tuple[Tensor, Tensor]:
-        """The loss, summed over the rows, and the norm of the gradient before it is clipped.
+    def _step(
+        self, batch: Batch, others: dict[str, Tensor], spec: TrainSpec, world: int, augment: Augment
+    ) -> tuple[Tensor, Tensor]:
+        """The loss, summed over the labelled rows, and the norm of the gradient before it is clipped.
 
         A part is weighed by its rows over an equal share: DDP's mean of gradients then weighs all rows alike.
         """
@@ -65,11 +71,12 @@ class Stepper:
         total = self._zero()
         for context, part in self._parts(len(targets), spec.accumulate):
             with context:
+                mine, theirs = ({name: value[part] for name, value in rows.items()} for rows in (features, others))
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-                    logits = self.network({name: value[part] for name, value in features.items()})
-                loss = self.loss(logits.float(), targets[part])
-                (loss * (len(logits) * world / spec.batch_size)).backward()
-                total += loss.detach() * len(logits)
+                    loss, told = self.lesson(self.network, mine, targets[part], theirs)
+                n = len(targets[part])
+                (loss * (n * world / spec.batch_size)).backward()
+                total += told * n
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if spec.clip_norm:

@@ -14,7 +14,7 @@ from instrunet.models.adversarial import DomainAdversarial
 from instrunet.models.backbone import BackboneSpec
 from instrunet.models.distill import distillation, soft_targets
 from instrunet.models.seed_cnn import Iteration11Spec, MultiscaleSpec
-from instrunet.models.transfer import freeze, load_matching, rate_scales, read_weights, stages
+from instrunet.models.transfer import TransferSpec, hold, load_matching, rate_scales, read_weights, stages
 
 PLAIN = Iteration11Spec(picture=NATIVE, dropout=0.0)
 
@@ -83,11 +83,11 @@ def test_stages_hold_each_parameter_once_and_end_in_the_head(name: str) -> None:
 
 
 def test_frozen_stages_do_not_move() -> None:
-    net = network(PLAIN).train()
-    held = freeze(net.body, 2)
+    net = network(PLAIN)
+    held = hold(net.body, TransferSpec(freeze=2))
+    net.train()
+    held.begin(0)
     before = copy.deepcopy(net.state_dict())
-    for module in held:
-        module.eval()
     optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
     F.cross_entropy(net(inputs(PLAIN, 6)), torch.arange(6) % 3).backward()
     optimizer.step()
@@ -96,14 +96,16 @@ def test_frozen_stages_do_not_move() -> None:
 
 
 def test_freezing_all_is_refused() -> None:
-    with pytest.raises(ConfigError, match="expected 0 to 5 stages to freeze, all but the head; got 6"):
-        freeze(network(PLAIN).body, 6)
+    with pytest.raises(ConfigError, match="expected 0 to 5 stages to freeze, or body for all but the head; got 6"):
+        hold(network(PLAIN).body, TransferSpec(freeze=6))
 
 
 def test_deeper_stages_learn_slower() -> None:
-    scales = rate_scales(network(PLAIN).body, 0.5)
-    assert scales["head.0.weight"] == 1 and scales["dense.0.bias"] == 0.5
-    assert scales["blocks.12.weight"] == scales["blocks.13.weight"] == 0.25 and scales["blocks.0.weight"] == 0.5**5
+    body = network(PLAIN).body
+    of = {name: rate_scales(body, 0.5, body_rate=0.1)[p] for name, p in body.named_parameters()}
+    assert of["head.0.weight"] == 1 and of["dense.0.bias"] == pytest.approx(0.1)
+    assert of["blocks.12.weight"] == of["blocks.13.weight"] == pytest.approx(0.05)
+    assert of["blocks.0.weight"] == pytest.approx(0.1 * 0.5**4)
 
 
 @pytest.mark.parametrize("kind", ["single", "multi"])
