@@ -18,6 +18,7 @@ from instrunet.models.attentive import Attentive, AttentiveSpec
 from instrunet.models.backbone import Backbone, BackboneSpec
 from instrunet.models.blocks import silenced
 from instrunet.models.body import Body
+from instrunet.models.ensemble import Ensemble, EnsembleSpec
 from instrunet.models.picture import Picture
 from instrunet.models.resnet import HarmonicsResnet, HarmonicsResnetSpec
 from instrunet.models.seed_cnn import Iteration11, Iteration11Spec, MultiscaleSpec, Task8, Task8Spec
@@ -43,6 +44,7 @@ MODELS: dict[str, Callable[[Any, tuple[int, int], int], Body]] = {
     "dense40": Dense40,
     "attentive": Attentive,
     "backbone": Backbone,
+    "ensemble": lambda spec, grid, n: Ensemble(spec, lambda member, *of: MODELS[member.name](member, *of), grid, n),
 }
 ModelSpec = Annotated[
     Task8Spec
@@ -53,7 +55,8 @@ ModelSpec = Annotated[
     | SoundMindTimeSpec
     | Dense40Spec
     | AttentiveSpec
-    | BackboneSpec,
+    | BackboneSpec
+    | EnsembleSpec,
     Field(discriminator="name"),
 ]
 NumberSpec = SoundMindSpec | Dense40Spec
@@ -75,7 +78,7 @@ class Network(nn.Module):
             for kind, values in (("mean", statistics.mean[name]), ("std", statistics.std[name])):
                 self.register_buffer(f"{kind}_{name}", torch.tensor(values)[:, None], persistent=False)
         shapes = [front.shapes()[name] for name in self.names]
-        own_grid = spec.name in ANY_LENGTH and not isinstance(spec, NumberSpec) and spec.picture.size is None
+        own_grid = any_length(spec) and not isinstance(spec, NumberSpec) and spec.picture.size is None
         self.n_frames = None if own_grid else shapes[0][1]
         shortest = front.shapes(front.least)[self.names[0]][1]  # is to be enough for the body
         grid = (sum(n_bands for n_bands, _ in shapes), shortest if own_grid else shapes[0][1])
@@ -136,6 +139,12 @@ def inputs_of(spec: ModelSpec, front: FrontEnd) -> tuple[str, ...]:
             f"stacked features need the same number of frames a window, got {said}: give them one hop_length"
         )
     return names
+
+
+def any_length(spec: ModelSpec) -> bool:
+    """Whether a short window need not be filled up."""
+    members = spec.members if isinstance(spec, EnsembleSpec) else (spec,)
+    return all(member.name in ANY_LENGTH for member in members)
 
 
 def without_weights(spec: ModelSpec, front: FrontEnd, n_labels: int) -> Network:

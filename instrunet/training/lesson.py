@@ -33,6 +33,7 @@ class Teaching:
     def mixed(self, of_labels: Tensor, logits: Tensor, features: Features) -> Tensor:
         """The loss of the labels and that of the teachers' answers to the same rows, augmented as they are."""
         soft = soft_targets(self.teachers, features, self.kind, self.spec.temperature)
+        soft = soft.repeat_interleave(len(logits) // len(soft), 0)
         of_teachers = distillation(logits, soft, self.kind, self.spec.temperature)
         return (1 - self.spec.weight) * of_labels + self.spec.weight * of_teachers
 
@@ -79,13 +80,16 @@ class Lesson:
     def __call__(self, network: nn.Module, features: Features, targets: Tensor, others: Features) -> Losses:
         """The mean loss of the rows: what is lowered, and what of it is not of domains."""
         said = network(joined(features, others) if others else features)
-        logits = (said[0][: len(targets)] if others else said).float()
+        n_ours = len(targets)
+        logits = (said[0][:n_ours] if others else said).float()
+        if logits.ndim == 3:  # of an ensemble [B, M, K]: each member learns by itself
+            logits, targets = logits.flatten(0, 1), targets.repeat_interleave(logits.shape[1], 0)
         loss = self.of_labels(logits, targets)
         if self.teaching:
             loss = self.teaching.mixed(loss, logits, features)
         if not (self.domain and others):
             return loss, loss.detach()
-        return loss + self.domain.loss(said[1].float(), len(targets)), loss.detach()
+        return loss + self.domain.loss(said[1].float(), n_ours), loss.detach()
 
     def figures(self, over_workers: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Of the epoch that ends here: at 0.5 the domain head is at a loss."""

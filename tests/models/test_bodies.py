@@ -18,6 +18,7 @@ from instrunet.features.summary import SummarySpec, names
 from instrunet.models import MODELS, NUMBER_MODELS, SHARE, ModelSpec, Network, n_parameters, without_weights
 from instrunet.models.attentive import AttentiveSpec
 from instrunet.models.backbone import BackboneSpec
+from instrunet.models.ensemble import EnsembleSpec
 from instrunet.models.picture import PictureSpec
 from instrunet.models.resnet import HarmonicsResnetSpec
 from instrunet.models.seed_cnn import Iteration11Spec, MultiscaleSpec, Task8Spec
@@ -51,6 +52,7 @@ SPECS: dict[str, ModelSpec] = {
         update={"stem_kernel": (7, 5), "stem_stride": (3, 2), "dilations": (1, 2), "recurrent": False}
     ),
     "backbone": BackboneSpec(timm_name="mobilenetv4_conv_small"),
+    "ensemble": EnsembleSpec(members=(AttentiveSpec(widths=(4, 8, 8, 16)), Iteration11Spec(picture=NATIVE, se=True))),
 }
 PICTURES = [name for name, spec in SPECS.items() if spec.name not in NUMBER_MODELS]
 each = pytest.mark.parametrize("name", SPECS)
@@ -84,6 +86,12 @@ def settled(spec: ModelSpec) -> Network:
     return net.eval()
 
 
+def loss_of(logits: Tensor) -> Tensor:
+    """Of an ensemble each member's."""
+    members = 1 if logits.ndim == 2 else logits.shape[1]
+    return F.cross_entropy(logits.float().flatten(0, -2), (torch.arange(len(logits)) % 3).repeat_interleave(members))
+
+
 def test_every_model_of_the_table_is_tested_here() -> None:
     assert {spec.name for spec in SPECS.values()} | {"iteration11"} == set(MODELS)
 
@@ -95,14 +103,14 @@ def test_logits_are_the_head_of_an_embedding(name: str) -> None:
         embedding = net.embed(features)
         assert embedding.shape == (3, net.body.width)
         assert torch.equal(net.body.head(embedding), net(features))
-    assert net(features).shape == (3, 3) and isinstance(net.body.head[-1], nn.Linear)
+    assert net(features).shape == (3, 3) and isinstance(list(net.body.head.modules())[-1], nn.Linear)
 
 
 @each
 def test_gradients_reach_every_parameter(name: str) -> None:
     net = network(SPECS[name])
     for seed in range(2):  # dropout may close a path once
-        F.cross_entropy(net(inputs(SPECS[name], 12, seed)), torch.arange(12) % 3).backward()
+        loss_of(net(inputs(SPECS[name], 12, seed))).backward()
     for parameter, value in net.named_parameters():
         assert value.grad is not None and value.grad.abs().sum() > 0, parameter
 
@@ -135,7 +143,7 @@ def test_half_precision_runs_forward_and_back(name: str) -> None:
     net, features = network(SPECS[name]), inputs(SPECS[name], 6)
     with torch.autocast("cpu", torch.bfloat16):
         logits = net(features)
-    F.cross_entropy(logits.float(), torch.arange(6) % 3).backward()
+    loss_of(logits).backward()
     assert all(torch.isfinite(p.grad).all() for p in net.parameters())
     net.eval()
     with torch.no_grad():
