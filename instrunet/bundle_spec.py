@@ -22,7 +22,7 @@ class Provenance(Spec):
     group_keys: tuple[str, ...] = ()  # hashed recordings of training and validation
     clip_hashes: tuple[str, ...] = ()  # 16 digits of the sha256 of each of their files
     sample_hashes: tuple[str, ...] = ()  # and of the hash of the samples of each clip
-    epoch: int = 0
+    epoch: int | float = 0
     metrics: dict[str, float] = {}
 
     @property

@@ -11,6 +11,7 @@ from instrunet import errors
 from instrunet.data import parts
 from instrunet.errors import InstrunetError
 from instrunet.training.fit import Metrics
+from instrunet.training.optim import TrainSpec
 from pipelines.console import Bar
 from pipelines.tracking import Tracker
 
@@ -50,8 +51,8 @@ class Reporter(ray.train.UserCallback):
 class Reader:
     """A thread of the driver that shows and records events while `fit` blocks."""
 
-    def __init__(self, mailbox: Any, progress: Bar, tracker: Tracker, home: Path, epochs: int) -> None:
-        self.mailbox, self.progress, self.tracker, self.epochs = mailbox, progress, tracker, epochs
+    def __init__(self, mailbox: Any, progress: Bar, tracker: Tracker, home: Path, spec: TrainSpec) -> None:
+        self.mailbox, self.progress, self.tracker, self.spec = mailbox, progress, tracker, spec
         self.pids, self.events = home / "workers.json", home / TENSORBOARD
         self.restarts = 0
         self.error: InstrunetError | None = None
@@ -82,21 +83,20 @@ class Reader:
     def _epoch(self, metrics: Metrics, pids: list[int]) -> None:
         parts.write_json(self.pids, pids)  # for whoever must look at, or stop, a worker
         shown = {k: v for k, v in metrics.items() if k != "pid"}
-        self.tracker.metrics(int(shown["epoch"]), shown)
-        write_events(self.events, shown)
+        self.tracker.metrics(self.spec.tick(shown), shown)
+        write_events(self.events, shown, self.spec.tick(shown))
         self.progress.line(epoch_line(shown))
-        self.progress.set(int(shown["epoch"]) + 1, self.epochs)
+        self.progress.set(int(shown["epoch"] + 1), self.spec.epochs)
 
 
-def write_events(folder: Path, metrics: Metrics) -> None:
-    """One epoch's figures for TensorBoard; each call is a file of its own, so a dead driver leaves none half-open."""
+def write_events(folder: Path, metrics: Metrics, tick: int) -> None:
+    """A validation for TensorBoard; each call is a file of its own, so a dead driver leaves none half-open."""
     from torch.utils.tensorboard import SummaryWriter  # a second, and only where something is trained
 
-    epoch = int(metrics["epoch"])
-    with SummaryWriter(str(folder), filename_suffix=f".{epoch:04d}") as writer:
+    with SummaryWriter(str(folder), filename_suffix=f".{tick:04d}") as writer:
         for name, value in metrics.items():
-            if name != "epoch":
-                writer.add_scalar(name, value, epoch)
+            if name not in ("epoch", "step"):
+                writer.add_scalar(name, value, tick)
 
 
 def epoch_line(metrics: Metrics) -> str:
@@ -104,4 +104,6 @@ def epoch_line(metrics: Metrics) -> str:
     rate = f"{metrics['clips_per_s']:.0f} clips/s, {metrics['wait_share']:.1%} waiting"
     if "recoveries" in metrics:
         rate += f" | after {metrics['recoveries']:.0f} collapses"
-    return f"epoch {int(metrics['epoch']) + 1:3d}  train loss {metrics['train_loss']:.3f}  | {scores} | {rate}"
+    done = metrics["epoch"] + 1
+    when = f"epoch {done:3.0f}" if done.is_integer() else f"epoch {done:6.2f}"
+    return f"{when}  train loss {metrics['train_loss']:.3f}  | {scores} | {rate}"

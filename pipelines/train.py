@@ -50,7 +50,7 @@ def run(experiment: Experiment, verbose: bool = False) -> Path:
         tracker.tags({"audit": draft.trained.audit})
         history = _train(experiment, Job(draft, experiment.train, folder), home, tracker)
         for metrics in history:  # what the driver missed while it was dead; known epochs are not logged twice
-            tracker.metrics(int(metrics["epoch"]), metrics)
+            tracker.metrics(experiment.train.tick(metrics), metrics)
         tracker.model(home / BUNDLE)
     parts.finish(home)
     _summary(history, experiment, draft, tracker)
@@ -138,7 +138,7 @@ def _train(experiment: Experiment, job: Job, home: Path, tracker: Tracker) -> li
     _hurry()
     trainer = _trainer(experiment, job, home, mailbox)
     with bar("training", experiment.train.epochs) as progress:
-        reader = Reader(mailbox, progress, tracker, home, experiment.train.epochs)
+        reader = Reader(mailbox, progress, tracker, home, experiment.train)
         try:
             outcome = trainer.fit()
         except ray.train.TrainingFailedError as error:
@@ -196,7 +196,7 @@ def _summary(history: list[Metrics], experiment: Experiment, draft: BundleSpec, 
     scores = ", ".join(f"{k.removeprefix('val_')} {v:.3f}" for k, v in best.items() if k.startswith("val_"))
     clips, leaky = draft.trained.n_clips, "LEAKY: " if draft.trained.leaky else ""
     on = f"on {clips.get('train', 0)} clips; validation ({clips.get('val', 0)})"
-    result(f"{leaky}trained {len(history)} epochs {on}: {scores}")
+    result(f"{leaky}trained {history[-1]['epoch'] + 1:.4g} epochs {on}: {scores}")
     if tracker.url:
         waiting = f" ({tracker.pending} lines wait for the server: jobs/sync.py)" if tracker.pending else ""
         result(f"MLflow: {tracker.url}{waiting}")

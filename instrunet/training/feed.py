@@ -48,8 +48,11 @@ class Feed:
     def n_batches(self, batch_size: int) -> int:
         return -(-self.n // batch_size)
 
-    def epoch(self, spec: TrainSpec, epoch: int, share: tuple[int, int]) -> Iterator[Batch]:
-        """This worker's rows of each shuffled batch; the last is filled up from the start: all workers step alike."""
+    def epoch(self, spec: TrainSpec, epoch: int, share: tuple[int, int], span: slice = slice(None)) -> Iterator[Batch]:
+        """This worker's rows of each shuffled batch; the last is filled up from the start: all workers step alike.
+
+        A `span` of the epoch's batches is made of the same numbers as when all of them are asked for.
+        """
         rank, world = share
         rng = np.random.default_rng([spec.seed, epoch, 1])
         order = balanced(self.targets, rng) if spec.sampling == "balanced" else rng.permutation(self.n)
@@ -57,7 +60,8 @@ class Feed:
         if self.frames is not None:
             order = by_length(order, self.frames, rng)
         draws = augment.draw(spec, epoch, self.n)
-        for number, whole in enumerate(order):
+        for number in range(len(order))[span]:
+            whole = order[number]
             yield self._take(whole[rank::world], draws, number, self._longest(whole))
 
     def rows(self, batch_size: int, share: tuple[int, int]) -> Iterator[tuple[NDArray[np.int64], Batch]]:

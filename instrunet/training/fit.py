@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,8 @@ from instrunet.training import guard
 from instrunet.training.augment import Augment
 from instrunet.training.average import Average
 from instrunet.training.feed import Feed
-from instrunet.training.optim import TrainSpec, build_optimizer, build_schedule, half_precision, slow_down
+from instrunet.training.meter import Meter
+from instrunet.training.optim import TrainSpec, build_optimizer, build_schedule, half_precision
 from instrunet.training.state import (
     BUNDLE_FOLDER,
     MISSES_FILE,
@@ -33,7 +33,6 @@ from instrunet.training.state import (
     Trainee,
     load_state,
     save_state,
-    schedule_state,
 )
 from instrunet.training.step import Stepper, share_buffers
 from instrunet.training.validate import SCORES, clip_scores, hear, misclassified
@@ -41,6 +40,7 @@ from instrunet.training.validate import SCORES, clip_scores, hear, misclassified
 Metrics = dict[str, float]
 Save = Callable[[Path], None]
 Report = Callable[[Metrics, Save], None]
+Between = Callable[[int, Save], None]
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,16 @@ class Job:
     features: Path
 
 
-def fit(job: Job, report: Report, device: torch.device, resume: Path | None = None) -> Progress:
-    """Train to the end, calling `report(metrics, save)` after each validation on every worker; only one need save."""
-    run = _Run(job, device, resume)
-    while run.epoch_left():
+def fit(
+    job: Job, report: Report, device: torch.device, resume: Path | None = None, between: Between | None = None
+) -> Progress:
+    """Train to the end, calling `report(metrics, save)` after each validation on every worker; only one need save.
+
+    `between(step, save)` is called after each step on the first worker alone: it may save there, and the run goes on
+    from what it saved as if it had never stopped.
+    """
+    run = _Run(job, device, resume, between)
+    while run.steps_left():
         metrics = run.to_next_validation()
         report(metrics, run.save)
     return run.progress
@@ -64,67 +70,81 @@ def fit(job: Job, report: Report, device: torch.device, resume: Path | None = No
 class _Run:
     """One worker's objects."""
 
-    def __init__(self, job: Job, device: torch.device, resume: Path | None) -> None:
+    def __init__(self, job: Job, device: torch.device, resume: Path | None, between: Between | None) -> None:
         self.job, self.spec, self.device = job, job.train, device
         self.share = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         _check(job, self.share[1])
         self.train, self.val = (self._feed(split) for split in ("train", "val"))
+        self.n_batches = self.train.n_batches(self.spec.batch_size)  # of an epoch
+        self.between = between if self.share[0] == 0 else None
         torch.manual_seed(job.train.seed)
         self.trainee = self._trainee()
+        self.trainee.validated()
         self.progress = Progress()
         self.best: dict[str, torch.Tensor] = {}
         self.misses: dict[str, Any] = {}
         if resume:
             self.progress = load_state(resume, self.trainee)
+        if resume and self.progress.history:
             self.best = dict(bundles.Bundle.load(resume / BUNDLE_FOLDER).network.state_dict())
             self.misses = read_json(resume / MISSES_FILE)
         self.stepper = self._stepper()
 
-    def epoch_left(self) -> bool:
-        done = self.progress.epoch + 1
-        return done < self.spec.epochs and done - 1 - self.progress.best_epoch < self.spec.early_stop_patience
+    def steps_left(self) -> bool:
+        waited = self.progress.epoch - self.progress.best_epoch
+        return self.progress.step < self.spec.epochs * self.n_batches and waited < self.spec.early_stop_patience
 
     def to_next_validation(self) -> Metrics:
         """Train and validate; after a collapse, once more from the last good weights with a tenth of the rate."""
         while True:
-            before = self._clock()
             try:
                 return self._attempt()
             except guard.CollapseError as collapse:
-                self._recover(collapse, before)
+                if self.spec.on_collapse != "recover" or self.progress.recoveries == self.spec.max_recoveries:
+                    raise collapse.failure(self.spec, self.progress.recoveries) from None
+                self.progress.recoveries += 1
+                self.trainee.go_back()
 
     def save(self, folder: Path) -> None:
         """A checkpoint: the best bundle so far plus the trainer's state."""
+        save_state(folder, self.progress, self.trainee)
+        if not self.best:
+            return
         network = self._network()
         network.load_state_dict(self.best)
         best = {k: v for k, v in self.progress.best_metrics.items() if k.startswith("val_")}
         trained = self.job.draft.trained.model_copy(update={"epoch": self.progress.best_epoch, "metrics": best})
         bundles.save(self.job.draft.model_copy(update={"trained": trained}), network, folder / BUNDLE_FOLDER)
         write_json(folder / MISSES_FILE, self.misses)
-        save_state(folder, self.progress, self.trainee)
 
     def _attempt(self) -> Metrics:
-        began, first = time.perf_counter(), self.progress.epoch + 1
-        last = min(first + self.spec.val_every_epochs, self.spec.epochs) - 1
-        for epoch in range(first, last + 1):
-            trained = self._train_epoch(epoch)
-        metrics = {"epoch": float(last), "learning_rate": self.trainee.optimizer.param_groups[0]["lr"]} | trained
+        began = time.perf_counter()
+        every = self.spec.val_every_steps or self.spec.val_every_epochs * self.n_batches
+        until = min(self.progress.step + every, self.spec.epochs * self.n_batches)
+        self._train(until)
+        epoch = until / self.n_batches - 1 if self.spec.val_every_steps else until // self.n_batches - 1
+        figures = self.trainee.meter.figures(self.spec.batch_size)
+        metrics = {"epoch": float(epoch), "step": float(until), "learning_rate": self.trainee.learning_rate} | figures
+        for name, what in (("train_loss", "training loss"), ("gradient_norm", "gradient's norm")):
+            if not np.isfinite(figures[name]):
+                at = guard.where(metrics)
+                raise guard.NotFiniteError(f"the {what} is {figures[name]} in {at}; expected a finite number")
         metrics |= {"recoveries": float(self.progress.recoveries)} if self.progress.recoveries else {}
-        return self._validate(last, metrics, began)
+        return self._validate(metrics, began)
 
-    def _train_epoch(self, epoch: int) -> Metrics:
-        seed = (self.spec.seed * 1_000_003 + epoch) * 1_009 + self.share[0]
-        torch.manual_seed(seed)  # dropout: a resumed epoch draws what the undisturbed one would have drawn
-        augment = Augment(self.spec, epoch, self.job.draft.statistics)
-        trained = self.stepper.train_epoch(self.train, self.spec, self.share, augment)
+    def _train(self, until: int) -> None:
+        """From wherever the run is to a step, epoch by epoch."""
+        while (step := self.progress.step + self.trainee.meter.n) < until:
+            epoch, first = divmod(step, self.n_batches)
+            span = slice(first, min(self.n_batches, first + until - step))
+            augment = Augment(self.spec, epoch, self.job.draft.statistics)
+            self.stepper.train_epoch(self.train, self.spec, self.share, augment, self.trainee.meter, span)
         if self.trainee.average:
             share_buffers(self.trainee.average.network)
-        for name, what in (("train_loss", "training loss"), ("gradient_norm", "gradient's norm")):
-            if not np.isfinite(trained[name]):
-                raise guard.NotFiniteError(f"the {what} is {trained[name]} in epoch {epoch}; expected a finite number")
-        return trained
 
-    def _validate(self, epoch: int, metrics: Metrics, began: float) -> Metrics:
+    def _validate(self, metrics: Metrics, began: float) -> Metrics:
+        step = int(metrics["step"])
+        epoch = int(metrics["epoch"]) if metrics["epoch"].is_integer() else metrics["epoch"]
         logits = self.stepper.logits(self.trainee.served, self.val, self.spec.batch_size, self.share)
         if not np.isfinite(logits).all():
             raise guard.NotFiniteError(
@@ -135,9 +155,7 @@ class _Run:
         loss = float(build_loss(None, self.job.draft.kind)(torch.from_numpy(logits), self.val.targets))
         metrics |= {"val_loss": loss} | clip_scores(heard) | guard.figures(heard)
         if self.spec.on_collapse != "ignore":
-            guard.check(
-                [*self.progress.history, metrics], heard, (epoch + 1) * self.train.n_batches(self.spec.batch_size)
-            )
+            guard.check([*self.progress.history, metrics], heard, step)
         if isinstance(self.trainee.schedule, ReduceLROnPlateau):
             self.trainee.schedule.step(loss)
         value = metrics[self.spec.monitor] * self.spec.sign
@@ -146,39 +164,20 @@ class _Run:
             self.best, self.misses = _copy(self.trainee.served), misclassified(heard, self.val)
         if self.spec.on_collapse == "recover" and not guard.one_answer(metrics):
             self.trainee.good = _copy(self.trainee.network)
-        self.progress.epoch = epoch
+        self.progress.epoch, self.progress.step = epoch, step
+        self.trainee.validated()
         self.progress.history.append(metrics | {"epoch_s": time.perf_counter() - began})
         return self.progress.history[-1]
-
-    def _clock(self) -> dict[str, Any]:
-        """Where rates and schedule stand, to come back to."""
-        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.trainee.optimizer.param_groups]
-        return deepcopy({"groups": groups, "schedule": schedule_state(self.trainee.schedule)})
-
-    def _recover(self, collapse: guard.CollapseError, before: dict[str, Any]) -> None:
-        """The optimizer's moments led into the collapse: they begin anew."""
-        if self.spec.on_collapse != "recover" or self.progress.recoveries == self.spec.max_recoveries:
-            raise collapse.failure(self.spec, self.progress.recoveries) from None
-        self.progress.recoveries += 1
-        trainee = self.trainee
-        trainee.network.load_state_dict(trainee.good)
-        if trainee.average:
-            trainee.average.restart()
-        trainee.optimizer.state.clear()
-        for group, settings in zip(trainee.optimizer.param_groups, before["groups"], strict=True):
-            group.update(settings)
-        trainee.schedule.load_state_dict(trainee.schedule.state_dict() | before["schedule"])
-        slow_down(trainee.optimizer, trainee.schedule, 0.1)
 
     def _trainee(self) -> Trainee:
         network = self._network().to(self.device)
         if half_precision(self.device, self.spec.precision):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = build_optimizer(network, self.spec, self.job.draft.model.l2_dense)
-        schedule = build_schedule(optimizer, self.spec, self.spec.epochs * self.train.n_batches(self.spec.batch_size))
+        schedule = build_schedule(optimizer, self.spec, self.spec.epochs * self.n_batches)
         average = Average(network, self.spec.ema) if self.spec.ema else None
         good = _copy(network) if self.spec.on_collapse == "recover" else {}
-        return Trainee(network, optimizer, schedule, average, good)
+        return Trainee(network, optimizer, schedule, average, Meter.on(self.device), good)
 
     def _stepper(self) -> Stepper:
         network: nn.Module = self.trainee.network
@@ -196,6 +195,8 @@ class _Run:
             self.trainee.average.update()
         if not isinstance(self.trainee.schedule, ReduceLROnPlateau):
             self.trainee.schedule.step()
+        if self.between:
+            self.between(self.progress.step + self.trainee.meter.n, self.save)
 
     def _network(self) -> Network:
         draft = self.job.draft

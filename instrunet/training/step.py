@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from instrunet.losses import Loss
 from instrunet.training.augment import Augment
 from instrunet.training.feed import Batch, Feed
+from instrunet.training.meter import Meter, step_seed
 from instrunet.training.optim import TrainSpec
 
 
@@ -34,26 +35,28 @@ class Stepper:
     half: bool
     after_step: Callable[[], None]
 
-    def train_epoch(self, feed: Feed, spec: TrainSpec, share: tuple[int, int], augment: Augment) -> dict[str, float]:
-        """One pass over this worker's rows; loss and the gradient's norm are means over all workers and steps."""
+    def train_epoch(
+        self,
+        feed: Feed,
+        spec: TrainSpec,
+        share: tuple[int, int],
+        augment: Augment,
+        meter: Meter,
+        span: slice = slice(None),
+    ) -> None:
+        """A span of an epoch's steps over this worker's rows, added to the meter."""
         self.network.train()
-        total, norm, rows, n, waited = self._zero(), self._zero(), 0, 0, 0.0
         began = mark = time.perf_counter()
-        for batch in feed.epoch(spec, augment.epoch, share):
-            waited += time.perf_counter() - mark
-            loss, size = self._step(batch.to(self.device), spec, share[1], augment)
-            total, norm = total + loss, norm + size
-            rows, n = rows + len(batch.targets), n + 1
+        for batch in feed.epoch(spec, augment.epoch, share, span):
+            meter.waited += time.perf_counter() - mark
+            torch.manual_seed(step_seed(spec.seed, augment.epoch, batch.number, share[0]))
+            loss, norm = self._step(batch.to(self.device), spec, share[1], augment)
+            meter.add(_sum_over_workers(loss), norm)
+            self.after_step()
             mark = time.perf_counter()
         share_buffers(self.network)
-        summed = _sum_over_workers(torch.stack([total, torch.tensor(float(rows), device=self.device)]))
-        mean, took = float(summed[0] / summed[1]), time.perf_counter() - began
-        return {
-            "train_loss": mean,
-            "gradient_norm": float(norm) / n,
-            "clips_per_s": float(summed[1]) / took,
-            "wait_share": waited / took,
-        }
+        float(meter.loss)  # the device is done
+        meter.took += time.perf_counter() - began
 
     def _step(self, batch: Batch, spec: TrainSpec, world: int, augment: Augment) -> tuple[Tensor, Tensor]:
         """The loss, summed over the rows, and the norm of the gradient before it is clipped.
@@ -75,7 +78,6 @@ class Stepper:
         if spec.clip_norm:
             nn.utils.clip_grads_with_norm_(self.network.parameters(), spec.clip_norm, norm)
         self.optimizer.step()
-        self.after_step()
         return total, norm
 
     def _parts(self, n: int, n_parts: int) -> Iterator[tuple[AbstractContextManager[Any], slice]]:
