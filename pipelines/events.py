@@ -9,7 +9,7 @@ import ray.train
 
 from instrunet import errors
 from instrunet.data import parts
-from instrunet.errors import InstrunetError
+from instrunet.errors import InstrunetError, JobError
 from instrunet.training.fit import Metrics
 from instrunet.training.optim import TrainSpec
 from pipelines.console import Bar
@@ -24,6 +24,8 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
+        self._asked = False
+        self._answer: str | None = None
 
     def put(self, event: dict[str, Any]) -> None:
         self.events.append(event)
@@ -31,6 +33,19 @@ class Mailbox:
     def take(self) -> list[dict[str, Any]]:
         taken, self.events = self.events, []
         return taken
+
+    def ask(self) -> None:
+        """For a checkpoint, as the driver has to go."""
+        self._asked = True
+
+    def asked(self) -> bool:
+        return self._asked
+
+    def reply(self, said: str) -> None:
+        self._answer = said
+
+    def answer(self) -> str | None:
+        return self._answer
 
 
 class Reporter(ray.train.UserCallback):
@@ -72,13 +87,21 @@ class Reader:
     def _drain(self) -> None:
         for event in ray.get(self.mailbox.take.remote()):
             if "metrics" in event:
-                self._epoch(event["metrics"], event["pids"])
+                self._recorded(event["metrics"], event["pids"])
             elif "restart" in event:
                 self.restarts += 1
                 ranks = ", ".join(f"rank {rank}: {name}" for rank, name in event["restart"].items())
                 self.progress.line(f"a worker was lost ({ranks}); going on from the last checkpoint")
             else:
                 self.error = getattr(errors, event["kind"])(event["error"])
+
+    def _recorded(self, metrics: Metrics, pids: list[int]) -> None:
+        """A disk that is full fails the run when it has ended, not this thread; nothing that it has to say is lost."""
+        try:
+            self._epoch(metrics, pids)
+        except OSError as error:
+            said = f"the record of the run cannot be written: {error}; make room, then the same command goes on"
+            self.error = self.error or JobError(said)
 
     def _epoch(self, metrics: Metrics, pids: list[int]) -> None:
         parts.write_json(self.pids, pids)  # for whoever must look at, or stop, a worker

@@ -16,8 +16,8 @@ from instrunet.config import set_path
 from instrunet.data import manifest, parts, places
 from instrunet.errors import ConfigError, JobError
 from instrunet.experiment import Experiment, SearchSpec
-from instrunet.training.fit import Job, Metrics, Save, fit
-from instrunet.training.state import BUNDLE_FOLDER
+from instrunet.training.fit import Job, Metrics, fit
+from instrunet.training.state import BUNDLE_FOLDER, Save
 from pipelines import audit, cluster, features
 from pipelines.console import bar, note, result
 from pipelines.tracking import Tracker

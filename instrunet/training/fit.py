@@ -30,6 +30,7 @@ from instrunet.training.state import (
     BUNDLE_FOLDER,
     MISSES_FILE,
     Progress,
+    Save,
     Trainee,
     load_state,
     save_state,
@@ -38,7 +39,6 @@ from instrunet.training.step import Stepper, share_buffers
 from instrunet.training.validate import SCORES, clip_scores, hear, misclassified
 
 Metrics = dict[str, float]
-Save = Callable[[Path], None]
 Report = Callable[[Metrics, Save], None]
 Between = Callable[[int, Save], None]
 

@@ -7,6 +7,7 @@ CHECKPOINT/state.safetensors    the latest weights, their mean, the optimizer's 
                                 sums since the last validation
 """
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from instrunet.training.average import Average
 from instrunet.training.meter import Meter
 from instrunet.training.optim import slow_down
 
+Save = Callable[[Path], None]
 STATE_FILE, TENSORS_FILE, BUNDLE_FOLDER = "state.json", "state.safetensors", "bundle"
 MISSES_FILE = "misclassified.json"
 
