@@ -5,6 +5,7 @@ Shapes: N windows, B rows of one worker's batch, K labels.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instrunet.errors import DataError
-from instrunet.features import SHARE
+from instrunet.features import SHARE, mapped
+from instrunet.features.featurizer import FrontEnd
 from instrunet.features.shards import Features, alike
 from instrunet.training import augment
 from instrunet.training.optim import TrainSpec
@@ -34,7 +36,7 @@ class Batch:
 
 
 class Feed:
-    """A split in memory. The order of an epoch depends on (seed, epoch) alone, so workers only share it out."""
+    """A split, held or mapped. The order of an epoch depends on (seed, epoch) alone, so workers only share it out."""
 
     def __init__(self, features: Features, labels: tuple[str, ...], split: str) -> None:
         if not len(features):
@@ -84,6 +86,14 @@ class Feed:
             features[SHARE] = torch.from_numpy(self.frames[index] / n_frames)
         mine = {name: torch.from_numpy(table[index]) for name, table in draws.items()}
         return Batch(features, self.targets[rows], mine, number)
+
+
+def is_mapped(folder: Path, front: FrontEnd, feed: str, n_neighbours: int) -> bool:
+    """Whether features are to be mapped; `auto` lets the workers of this machine take half of what memory is left."""
+    if feed != "auto":
+        return feed == "map"
+    held = sum(mapped.n_bytes(folder, front, split) for split in ("train", "val"))
+    return held * n_neighbours > mapped.available() / 2
 
 
 def by_length(order: NDArray[np.int64], frames: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

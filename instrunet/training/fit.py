@@ -1,5 +1,6 @@
 """Training, as one worker of a run sees it. The same function serves Ray Train, Ray Tune, a notebook and a test."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +17,14 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from instrunet import bundle as bundles
 from instrunet.bundle_spec import BundleSpec
 from instrunet.data.parts import read_json, write_json
-from instrunet.errors import ConfigError
-from instrunet.features import shards
+from instrunet.errors import ConfigError, JobError
+from instrunet.features import mapped, shards
 from instrunet.losses import build_loss, class_weights
 from instrunet.models import Network
 from instrunet.training import guard
 from instrunet.training.augment import Augment
 from instrunet.training.average import Average
-from instrunet.training.feed import Feed
+from instrunet.training.feed import Feed, is_mapped
 from instrunet.training.meter import Meter
 from instrunet.training.optim import TrainSpec, build_optimizer, build_schedule, half_precision
 from instrunet.training.state import (
@@ -35,7 +36,7 @@ from instrunet.training.state import (
     load_state,
     save_state,
 )
-from instrunet.training.step import Stepper, share_buffers
+from instrunet.training.step import Stepper, gathered, share_buffers
 from instrunet.training.validate import SCORES, clip_scores, hear, misclassified
 
 Metrics = dict[str, float]
@@ -74,7 +75,7 @@ class _Run:
         self.job, self.spec, self.device = job, job.train, device
         self.share = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         _check(job, self.share[1])
-        self.train, self.val = (self._feed(split) for split in ("train", "val"))
+        self.train, self.val = self._feeds()
         self.n_batches = self.train.n_batches(self.spec.batch_size)  # of an epoch
         self.between = between if self.share[0] == 0 else None
         torch.manual_seed(job.train.seed)
@@ -202,8 +203,21 @@ class _Run:
         draft = self.job.draft
         return Network(draft.model, draft.front, draft.statistics, len(draft.labels))
 
-    def _feed(self, split: str) -> Feed:
-        return Feed(shards.load(self.job.features, self.job.draft.front, split), self.job.draft.labels, split)
+    def _feeds(self) -> list[Feed]:
+        """The first worker makes the files that all of them map, if one of them has too little memory."""
+        folder, front = self.job.features, self.job.draft.front
+        near = int(os.environ.get("LOCAL_WORLD_SIZE", self.share[1]))
+        mapping = any(gathered(is_mapped(folder, front, self.spec.feed, near)))
+        problem: str | None = None
+        try:
+            for split in ("train", "val") if mapping and self.share[0] == 0 else ():
+                mapped.make(folder, front, split)
+        except JobError as error:
+            problem = str(error)
+        if problems := [said for said in gathered(problem) if said]:
+            raise JobError(problems[0])
+        load = mapped.load if mapping else shards.load
+        return [Feed(load(folder, front, split), self.job.draft.labels, split) for split in ("train", "val")]
 
 
 def _copy(network: nn.Module) -> dict[str, torch.Tensor]:

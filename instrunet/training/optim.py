@@ -50,6 +50,7 @@ class TrainSpec(Spec):
     plateau_factor: float = Field(0.5, gt=0, lt=1)
     plateau_patience: int = Field(3, ge=0)  # validations
 
+    feed: Literal["auto", "memory", "map"] = "auto"  # where features lie; auto: mapped files where memory is short
     val_every_epochs: int = Field(1, gt=0)  # validation, report and checkpoint
     val_every_steps: int | None = Field(None, gt=0)  # the same, inside an epoch, instead
     early_stop_patience: int = Field(10, gt=0)  # epochs

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from instrunet.training.augment import Augment
 from instrunet.training.feed import Batch, Feed
 from instrunet.training.meter import Meter, step_seed
 from instrunet.training.optim import TrainSpec
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Stepper:
                 found.append(network(batch.to(self.device).features).float().cpu().numpy())
             index.append(rows)
         out = np.zeros((feed.n, feed.targets.shape[1]), np.float32)
-        for rows, values in _gather(list(zip(index, found, strict=True))):
+        for rows, values in chain(*gathered(list(zip(index, found, strict=True)))):
             out[rows] = values
         return out
 
@@ -122,11 +125,10 @@ def _sum_over_workers(value: Tensor) -> Tensor:
     return value
 
 
-def _gather(
-    mine: list[tuple[NDArray[np.int64], NDArray[np.float32]]],
-) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+def gathered(mine: T) -> list[T]:
+    """Of every worker, on every worker: none goes on before all are here."""
     if not (dist.is_initialized() and dist.get_world_size() > 1):
-        return mine
-    everyone: list[list[tuple[NDArray[np.int64], NDArray[np.float32]]]] = [[] for _ in range(dist.get_world_size())]
+        return [mine]
+    everyone: list[T] = [mine] * dist.get_world_size()
     dist.all_gather_object(everyone, mine)
-    return [pair for worker in everyone for pair in worker]
+    return everyone
