@@ -30,9 +30,25 @@ def load(folder: Path, front: FrontEnd, split: str) -> shards.Features:
     """As `shards.load`, of what training needs."""
     place = folder / FOLDER / split
     clips = pq.read_table(place / ROWS).to_pydict()
-    values = {name: _mapped(place / f"{name}.npy") for name in front.shapes()}
+    values = {name: load_values(place / f"{name}.npy") for name in front.shapes()}
     framed = front.length == "adaptive" and any(name in FRAME_FEATURES for name in values)
     return shards.Features(values, clips, np.load(place / FRAMES) if framed else None)
+
+
+def load_values(path: Path) -> NDArray[np.float16]:
+    """[N, F, L], read as rows are asked for. Copy on write, as torch wants arrays that it may write to."""
+    values: NDArray[np.float16] = np.load(path, mmap_mode="c")
+    return values
+
+
+def expect(values: NDArray[np.float16], rows: NDArray[np.int64]) -> None:
+    """Have the system read the pages of these rows while others are worked on; of what is held in memory, nothing."""
+    if not isinstance(values, np.memmap) or not isinstance(values.base, mmap.mmap):
+        return
+    for row in rows.tolist():
+        begin = values.offset + row * values.strides[0]
+        before = begin % mmap.PAGESIZE
+        values.base.madvise(mmap.MADV_WILLNEED, begin - before, before + values.strides[0])
 
 
 def make(folder: Path, front: FrontEnd, split: str) -> None:
@@ -79,15 +95,6 @@ def _cached(stat: Path) -> int:
     """Pages of files: they are counted as used, and given back when somebody asks."""
     lines = stat.read_text().splitlines() if stat.is_file() else []
     return sum(int(line.split()[1]) for line in lines if line.split()[0] in ("inactive_file", "total_inactive_file"))
-
-
-def _mapped(path: Path) -> NDArray[np.float16]:
-    """Copy on write: torch wants arrays that it may write to, and nobody does. Rows are read as they are asked for."""
-    values: NDArray[np.float16] = np.load(path, mmap_mode="c")
-    pages = values.base
-    if isinstance(pages, mmap.mmap) and len(values):
-        pages.madvise(mmap.MADV_RANDOM if values[0].nbytes < mmap.PAGESIZE else mmap.MADV_NORMAL)
-    return values
 
 
 def _write(folder: Path, front: FrontEnd, split: str, aside: Path) -> None:

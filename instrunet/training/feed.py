@@ -19,6 +19,7 @@ from instrunet.features.shards import Features, alike
 from instrunet.training import augment
 from instrunet.training.optim import TrainSpec
 
+AHEAD = 4  # batches whose pages are asked for before they are needed
 POOL = 8  # batches that are sorted together: rows of one length meet others still, as a class may have one length
 
 
@@ -41,6 +42,7 @@ class Feed:
     def __init__(self, features: Features, labels: tuple[str, ...], split: str) -> None:
         if not len(features):
             raise DataError(f"the {split} split holds no clip that could be decoded; see errors.parquet")
+        self.files = list(features.values.values())
         self.values = {name: torch.from_numpy(array) for name, array in features.values.items()}
         self.targets = targets_of(features.clips["labels"], labels)
         self.clip_ids, self.uris = features.clips["clip_id"], features.clips["uri"]
@@ -63,7 +65,9 @@ class Feed:
             order = by_length(order, self.frames, rng)
         draws = augment.draw(spec, epoch, self.n)
         for number in range(len(order))[span]:
-            whole = order[number]
+            whole, later = order[number], order[number + AHEAD : number + AHEAD + 1, rank::world]
+            for file in self.files:
+                mapped.expect(file, later.reshape(-1))
             yield self._take(whole[rank::world], draws, number, self._longest(whole))
 
     def rows(self, batch_size: int, share: tuple[int, int]) -> Iterator[tuple[NDArray[np.int64], Batch]]:

@@ -1,6 +1,6 @@
 """Twelve kills of a training at random moments, each resumed to its end: what was lost, and are the weights the same?
 
-`make soak`. In turn a worker gets SIGKILL, the driver SIGKILL, the driver SIGTERM: processes started here, by their pid.
+`make soak`. In turn a worker gets SIGKILL, the driver SIGKILL, the driver SIGTERM: processes started here, by pid.
 """
 
 import json
@@ -23,7 +23,8 @@ from instrunet.data.synth import SynthSpec, write_corpus
 KILLS, SEED, EVERY = 12, 0, 5
 JOB = (
     "python jobs/train.py configs/smoke.yaml data.name=irmas data.root=CORPUS tracking.enabled=false "
-    f"train.batch_size=8 train.epochs=16 train.val_every_steps={EVERY} train.schedule=cosine train.early_stop_patience=99 "
+    f"train.batch_size=8 train.epochs=16 train.val_every_steps={EVERY} train.early_stop_patience=99 "
+    "train.schedule=cosine "
     "train.on_collapse=ignore train.ema=0.9 model.name=task8 model.picture.size=null model.picture.colour=false "
     "front.features.0.n_mels=32"
 )
