@@ -8,7 +8,7 @@ hears of it within 5 s, writes a checkpoint, and trains on until the node is gon
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,25 +24,29 @@ WAIT_S = 20  # of the 30 that Kubernetes gives between SIGTERM and SIGKILL
 ASK_S = 0.3
 
 
-class Told(SystemExit):
-    """SIGTERM has come; unhandled, it ends the process as SIGTERM does."""
-
-
 @contextmanager
-def hearing() -> Iterator[None]:
-    """Meanwhile SIGTERM raises Told where the main thread is; a second one is not heard."""
+def keeping(mailbox: Any, say: Callable[[str], None]) -> Iterator[None]:
+    """Meanwhile SIGTERM ends what is done here, has a checkpoint written, and leaves with 143."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    told = False
 
     def tell(number: int, frame: Any) -> NoReturn:
         del number, frame
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Told(EXIT)
+        nonlocal told
+        told = True
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one is not heard
+        raise SystemExit(EXIT)
 
     before = signal.signal(signal.SIGTERM, tell)
     try:
         yield
+    except (KeyboardInterrupt, SystemExit):  # Ray's core passes on another one than the handler raised
+        if not told:
+            raise
+        say(kept(mailbox))
+        raise SystemExit(EXIT) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -148,11 +148,8 @@ def _train(experiment: Experiment, job: Job, home: Path, tracker: Tracker) -> li
     with bar("training", experiment.train.epochs) as progress:
         reader = Reader(mailbox, progress, tracker, home, experiment.train)
         try:
-            with leaving.hearing():
+            with leaving.keeping(mailbox, progress.line):
                 trainer.fit()
-        except leaving.Told:
-            progress.line(leaving.kept(mailbox))
-            raise
         except ray.train.TrainingFailedError as error:
             raise JobError(f"training failed and gave up after {reader.restarts} restarts: {_cause(error)}") from None
         finally:

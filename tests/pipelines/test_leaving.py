@@ -89,10 +89,28 @@ def test_ray_still_notes_where_we_look_that_a_node_is_drained() -> None:
     assert PreemptionContext().preemption_info is None
 
 
-def test_sigterm_is_heard_once_and_as_before_afterwards() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(leaving.Told) as told, leaving.hearing():
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1)
-    assert told.value.code == 143
+@pytest.mark.parametrize("passed_on", [None, KeyboardInterrupt, SystemExit(1)])
+def test_sigterm_is_answered_with_a_checkpoint(
+    mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch, passed_on: type[BaseException] | BaseException | None
+) -> None:
+    """Whatever Ray's core makes of what the handler raises."""
+    mailbox.ask = SimpleNamespace(remote=lambda: None)  # type: ignore[attr-defined]
+    answers = iter([None, None, "a checkpoint is kept"])
+    mailbox.answer = SimpleNamespace(remote=lambda: next(answers))  # type: ignore[attr-defined]
+    before, said = signal.getsignal(signal.SIGTERM), list[str]()
+    with pytest.raises(SystemExit) as end, leaving.keeping(mailbox, said.append):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        except SystemExit:
+            if passed_on:
+                raise passed_on from None
+            raise
+    assert end.value.code == 143 and said == ["a checkpoint is kept"]
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_what_is_no_sigterm_is_none_of_its_business(mailbox: Mailbox) -> None:
+    with pytest.raises(KeyboardInterrupt), leaving.keeping(mailbox, mailbox.said.append):
+        raise KeyboardInterrupt
+    assert mailbox.said == []
