@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types test demo bench lock clean
+.PHONY: help setup lint types test demo bench soak lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -43,6 +43,9 @@ demo: setup ## corpus, features, training, evaluation, tags: under 10 minutes on
 
 bench: setup ## run every script of benchmarks/ (not part of test)
 	@for script in $(filter-out benchmarks/results.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+soak: setup ## kill trainings at random moments, twelve times, and compare how they end (not part of test)
+	@$(BIN)/python tests/soak/kills.py
 
 lock: ## make constraints.txt anew from pyproject.toml (needs the network)
 	@$(BIN)/python -m pip install --quiet uv

@@ -33,6 +33,7 @@ from instrunet.training.feed import Feed
 from instrunet.training.fit import fit
 from instrunet.training.job import Job
 from instrunet.training.lesson import Lesson
+from instrunet.training.meter import Meter
 from instrunet.training.optim import TrainSpec, build_optimizer, half_precision
 from instrunet.training.step import Stepper
 from pipelines import features, train
@@ -106,7 +107,10 @@ class Ours:
 
     def clips_per_s(self) -> float:
         self.epoch += 1
-        told = self.stepper.train_epoch(self.feed, self.spec, (0, 1), Augment(self.spec, self.epoch, STATISTICS))
+        meter = Meter.on(self.stepper.device)
+        augment = Augment(self.spec, self.epoch, STATISTICS)
+        self.stepper.train_epoch(self.feed, self.spec, (0, 1), augment, meter)
+        told = meter.figures(BATCH)
         self.waits.append(told["wait_share"])
         return told["clips_per_s"]
 

@@ -24,7 +24,7 @@ class Provenance(Spec):
     sample_hashes: tuple[str, ...] = ()  # and of the hash of the samples of each clip
     val_group_keys: tuple[str, ...] = ()  # those of `group_keys` that no weights were fitted on
     begun_with: tuple[str, ...] = ()  # fingerprints of parent and teachers, digest of unlabelled sound: theirs is above
-    epoch: int = 0
+    epoch: int | float = 0
     metrics: dict[str, float] = {}
 
     @property

@@ -103,6 +103,7 @@ class Experiment(Spec):
         tree["cluster"] = {"workers": self.cluster.workers}
         tree["data"].pop("root", None)  # the manifest's digest speaks for the sound, and for its split
         tree["split"].pop("keep_together")
+        tree["train"].pop("feed")
         if not self.copies.lists:  # an experiment without any is the one that it was before there were copies
             tree.pop("copies")
         if self.domain:

@@ -1,10 +1,12 @@
 """What all jobs share on the command line: arguments, error lines, exit codes.
 
-Exit codes: 0 all of it worked, 1 the job failed, 2 a mistake in what was asked, 130 interrupted by Ctrl-C.
+Exit codes: 0 all of it worked, 1 the job failed, 2 a mistake in what was asked, 130 interrupted by Ctrl-C,
+143 stopped by SIGTERM.
 """
 
 import argparse
 import importlib
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,6 +19,7 @@ from instrunet.errors import ConfigError, InstrunetError
 from pipelines.console import note
 
 LONGEST_LINE = 300
+STOPPED = 128 + signal.SIGTERM
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -117,9 +120,11 @@ def run(work: Callable[[], Path | None], verbose: bool) -> int:
         made = work()
     except InstrunetError as error:
         return _tell(error, error.exit_code, verbose)
-    except (KeyboardInterrupt, SystemExit):  # Ray Train answers Ctrl-C with an exit of its own
-        note("interrupted; what was finished is kept, the same command goes on from there")
-        return 130
+    except (KeyboardInterrupt, SystemExit) as end:  # Ray Train answers Ctrl-C with an exit of its own
+        stopped = isinstance(end, SystemExit) and end.code in (signal.SIGTERM, STOPPED)  # Ray's own answer, and ours
+        how = "stopped" if stopped else "interrupted"
+        note(f"{how}; what was finished is kept, the same command goes on from there")
+        return STOPPED if stopped else 130
     except Exception as error:  # the last handler: whatever it was, one line and the exit code of a failed job
         return _tell(error, 1, verbose)
     if made is not None:

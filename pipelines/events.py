@@ -9,8 +9,9 @@ import ray.train
 
 from instrunet import errors
 from instrunet.data import parts
-from instrunet.errors import InstrunetError
+from instrunet.errors import InstrunetError, JobError
 from instrunet.training.fit import Metrics
+from instrunet.training.optim import TrainSpec
 from pipelines.console import Bar
 from pipelines.tracking import Tracker
 
@@ -23,6 +24,8 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
+        self._asked = False
+        self._answer: str | None = None
 
     def put(self, event: dict[str, Any]) -> None:
         self.events.append(event)
@@ -30,6 +33,19 @@ class Mailbox:
     def take(self) -> list[dict[str, Any]]:
         taken, self.events = self.events, []
         return taken
+
+    def ask(self) -> None:
+        """For a checkpoint, as the driver has to go."""
+        self._asked = True
+
+    def asked(self) -> bool:
+        return self._asked
+
+    def reply(self, said: str) -> None:
+        self._answer = said
+
+    def answer(self) -> str | None:
+        return self._answer
 
 
 class Reporter(ray.train.UserCallback):
@@ -50,8 +66,8 @@ class Reporter(ray.train.UserCallback):
 class Reader:
     """A thread of the driver that shows and records events while `fit` blocks."""
 
-    def __init__(self, mailbox: Any, progress: Bar, tracker: Tracker, home: Path, epochs: int) -> None:
-        self.mailbox, self.progress, self.tracker, self.epochs = mailbox, progress, tracker, epochs
+    def __init__(self, mailbox: Any, progress: Bar, tracker: Tracker, home: Path, spec: TrainSpec) -> None:
+        self.mailbox, self.progress, self.tracker, self.spec = mailbox, progress, tracker, spec
         self.pids, self.events = home / "workers.json", home / TENSORBOARD
         self.restarts = 0
         self.error: InstrunetError | None = None
@@ -71,7 +87,7 @@ class Reader:
     def _drain(self) -> None:
         for event in ray.get(self.mailbox.take.remote()):
             if "metrics" in event:
-                self._epoch(event["metrics"], event["pids"])
+                self._recorded(event["metrics"], event["pids"])
             elif "restart" in event:
                 self.restarts += 1
                 ranks = ", ".join(f"rank {rank}: {name}" for rank, name in event["restart"].items())
@@ -79,24 +95,31 @@ class Reader:
             else:
                 self.error = getattr(errors, event["kind"])(event["error"])
 
+    def _recorded(self, metrics: Metrics, pids: list[int]) -> None:
+        """A disk that is full fails the run when it has ended, not this thread; nothing that it has to say is lost."""
+        try:
+            self._epoch(metrics, pids)
+        except OSError as error:
+            said = f"the record of the run cannot be written: {error}; make room, then the same command goes on"
+            self.error = self.error or JobError(said)
+
     def _epoch(self, metrics: Metrics, pids: list[int]) -> None:
         parts.write_json(self.pids, pids)  # for whoever must look at, or stop, a worker
         shown = {k: v for k, v in metrics.items() if k != "pid"}
-        self.tracker.metrics(int(shown["epoch"]), shown)
-        write_events(self.events, shown)
+        self.tracker.metrics(self.spec.tick(shown), shown)
+        write_events(self.events, shown, self.spec.tick(shown))
         self.progress.line(epoch_line(shown))
-        self.progress.set(int(shown["epoch"]) + 1, self.epochs)
+        self.progress.set(int(shown["epoch"] + 1), self.spec.epochs)
 
 
-def write_events(folder: Path, metrics: Metrics) -> None:
-    """One epoch's figures for TensorBoard; each call is a file of its own, so a dead driver leaves none half-open."""
+def write_events(folder: Path, metrics: Metrics, tick: int) -> None:
+    """A validation for TensorBoard; each call is a file of its own, so a dead driver leaves none half-open."""
     from torch.utils.tensorboard import SummaryWriter  # a second, and only where something is trained
 
-    epoch = int(metrics["epoch"])
-    with SummaryWriter(str(folder), filename_suffix=f".{epoch:04d}") as writer:
+    with SummaryWriter(str(folder), filename_suffix=f".{tick:04d}") as writer:
         for name, value in metrics.items():
-            if name != "epoch":
-                writer.add_scalar(name, value, epoch)
+            if name not in ("epoch", "step"):
+                writer.add_scalar(name, value, tick)
 
 
 def epoch_line(metrics: Metrics) -> str:
@@ -104,4 +127,6 @@ def epoch_line(metrics: Metrics) -> str:
     rate = f"{metrics['clips_per_s']:.0f} clips/s, {metrics['wait_share']:.1%} waiting"
     if "recoveries" in metrics:
         rate += f" | after {metrics['recoveries']:.0f} collapses"
-    return f"epoch {int(metrics['epoch']) + 1:3d}  train loss {metrics['train_loss']:.3f}  | {scores} | {rate}"
+    done = metrics["epoch"] + 1
+    when = f"epoch {done:3.0f}" if done.is_integer() else f"epoch {done:6.2f}"
+    return f"{when}  train loss {metrics['train_loss']:.3f}  | {scores} | {rate}"

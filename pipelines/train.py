@@ -2,16 +2,15 @@
 
 import os
 import shutil
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 import ray
 import ray.train
 import torch
+from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from instrunet import __version__
@@ -25,16 +24,17 @@ from instrunet.experiment import Experiment
 from instrunet.features.featurizer import Statistics
 from instrunet.models.adversarial import DomainSpec
 from instrunet.models.distill import DistillSpec
-from instrunet.training.fit import Metrics, Save, fit
+from instrunet.training import checkpoints
+from instrunet.training.fit import Metrics, fit
 from instrunet.training.job import Job
 from instrunet.training.optim import TrainSpec
-from instrunet.training.state import BUNDLE_FOLDER, MISSES_FILE, STATE_FILE
-from pipelines import audit, cluster, features, lineage
+from instrunet.training.state import BUNDLE_FOLDER, MISSES_FILE, STATE_FILE, Save
+from pipelines import audit, cluster, features, leaving, lineage
 from pipelines.console import bar, note, result
 from pipelines.events import Mailbox, Reader, Reporter
 from pipelines.tracking import Tracker
 
-BUNDLE, HISTORY = "bundle", "history.json"
+BUNDLE, CHECKPOINTS, HISTORY = "bundle", "checkpoints", "history.json"
 
 
 def run(experiment: Experiment, verbose: bool = False, folder: Path | None = None) -> Path:
@@ -45,21 +45,20 @@ def run(experiment: Experiment, verbose: bool = False, folder: Path | None = Non
     places.need_disk(experiment.out, "training")
     experiment = lineage.located(experiment)
     job = job_for(experiment, verbose, folder)
-    draft = job.draft
-    home = run_folder(experiment, draft)
+    home = run_folder(experiment, job.draft)
     if parts.is_done(home):
         note(f"{home} is trained already; remove it to train again")
         return home / BUNDLE
     cluster.connect(experiment.cluster, verbose=verbose)
     with Tracker(experiment.tracking, home, experiment.out, experiment.name) as tracker:
         tracker.params(experiment.model_dump(mode="json"))
-        tracker.tags(lineage.tags(draft.trained))
+        tracker.tags(lineage.tags(job.draft.trained))
         history = _train(experiment, job, home, tracker)
         for metrics in history:  # what the driver missed while it was dead; known epochs are not logged twice
-            tracker.metrics(int(metrics["epoch"]), metrics)
+            tracker.metrics(experiment.train.tick(metrics), metrics)
         tracker.model(home / BUNDLE)
     parts.finish(home)
-    _summary(history, experiment, draft, tracker)
+    _summary(history, experiment, job.draft, tracker)
     return home / BUNDLE
 
 
@@ -124,14 +123,32 @@ def worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(max(1, cores // context.get_local_world_size()))
-    with ExitStack() as stack:
-        checkpoint = ray.train.get_checkpoint()
-        resume = Path(stack.enter_context(checkpoint.as_directory())) if checkpoint else None
+    first, home = context.get_world_rank() == 0, Path(config["home"])
+    # The first decides for all: on a shared disk another may see the newest one later
+    resume = broadcast_from_rank_zero(str(checkpoints.newest(home) or "") if first else None)
+    between = leaving.Watch(config["mailbox"], home) if first else None
+
+    def report(metrics: Metrics, save: Save) -> None:
+        _publish(home, int(metrics["step"]), save if first else None)
+        ray.train.report({**metrics, "pid": os.getpid()})
+
+    try:
+        fit(job_of(config), report, get_device(), Path(resume) if resume else None, between)
+    except InstrunetError as error:
+        if first:
+            ray.get(config["mailbox"].put.remote({"kind": type(error).__name__, "error": str(error)}))
+
+
+def _publish(home: Path, step: int, save: Save | None) -> None:
+    """The first worker writes. If it cannot, all of them end: those that went on would wait for it."""
+    problem = None
+    if save:
         try:
-            fit(job_of(config), report, get_device(), resume)
-        except InstrunetError as error:
-            if context.get_world_rank() == 0:
-                ray.get(config["mailbox"].put.remote({"kind": type(error).__name__, "error": str(error)}))
+            checkpoints.publish(home, step, save, validated=True)
+        except JobError as error:
+            problem = str(error)
+    if problem := broadcast_from_rank_zero(problem):
+        raise JobError(problem)
 
 
 def job_of(config: dict[str, Any]) -> Job:
@@ -158,31 +175,22 @@ def config_of(job: Job) -> dict[str, Any]:
     }
 
 
-def report(metrics: Metrics, save: Save) -> None:
-    with TemporaryDirectory() as folder:
-        checkpoint = None
-        if ray.train.get_context().get_world_rank() == 0:
-            save(Path(folder))
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-        name = f"epoch-{int(metrics['epoch']):04d}"
-        ray.train.report({**metrics, "pid": os.getpid()}, checkpoint=checkpoint, checkpoint_dir_name=name)
-
-
 def _train(experiment: Experiment, job: Job, home: Path, tracker: Tracker) -> list[Metrics]:
     mailbox = Mailbox.remote()  # type: ignore[attr-defined]
     _hurry()
     trainer = _trainer(experiment, job, home, mailbox)
     with bar("training", experiment.train.epochs) as progress:
-        reader = Reader(mailbox, progress, tracker, home, experiment.train.epochs)
+        reader = Reader(mailbox, progress, tracker, home, experiment.train)
         try:
-            outcome = trainer.fit()
+            with leaving.keeping(mailbox, progress.line):
+                trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise JobError(f"training failed and gave up after {reader.restarts} restarts: {_cause(error)}") from None
         finally:
             reader.stop()
     if reader.error:
         raise reader.error
-    return _keep(outcome.checkpoint, home)
+    return _keep(home)
 
 
 def _hurry() -> None:
@@ -197,28 +205,28 @@ def _trainer(experiment: Experiment, job: Job, home: Path, mailbox: Any) -> Torc
     cluster.check_fits(spec.workers, resources)
     return TorchTrainer(
         worker,
-        train_loop_config=config_of(job) | {"mailbox": mailbox},
+        train_loop_config=config_of(job) | {"mailbox": mailbox, "home": str(home / CHECKPOINTS)},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(num_workers=spec.workers, use_gpu=gpu, resources_per_worker=resources),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # its annotations are those of Train V1
             name="ray",
             storage_path=str(home),
             failure_config=ray.train.FailureConfig(max_failures=spec.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
             callbacks=[Reporter(mailbox)],  # type: ignore[list-item]
         ),
     )
 
 
-def _keep(checkpoint: Any, home: Path) -> list[Metrics]:
-    """The best bundle out of the last checkpoint, published whole, and the history of every epoch."""
-    with checkpoint.as_directory() as folder:
-        state = parts.read_json(Path(folder) / STATE_FILE)
-        aside = home / f".{BUNDLE}.tmp"
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(Path(folder) / BUNDLE_FOLDER, aside)
-        shutil.copy(Path(folder) / MISSES_FILE, home / MISSES_FILE)
+def _keep(home: Path) -> list[Metrics]:
+    """The best bundle out of the last checkpoint, published whole, and the history of every validation."""
+    last = checkpoints.newest(home / CHECKPOINTS)
+    assert last, "a run that ended has a checkpoint"
+    state = parts.read_json(last / STATE_FILE)
+    aside = home / f".{BUNDLE}.tmp"
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(last / BUNDLE_FOLDER, aside)
+    shutil.copy(last / MISSES_FILE, home / MISSES_FILE)
     shutil.rmtree(home / BUNDLE, ignore_errors=True)
     aside.rename(home / BUNDLE)
     history: list[Metrics] = state["progress"]["history"]
@@ -231,7 +239,7 @@ def _summary(history: list[Metrics], experiment: Experiment, draft: BundleSpec, 
     scores = ", ".join(f"{k.removeprefix('val_')} {v:.3f}" for k, v in best.items() if k.startswith("val_"))
     clips, leaky = draft.trained.n_clips, "LEAKY: " if draft.trained.leaky else ""
     on = f"on {clips.get('train', 0)} clips; validation ({clips.get('val', 0)})"
-    result(f"{leaky}trained {len(history)} epochs {on}: {scores}")
+    result(f"{leaky}trained {history[-1]['epoch'] + 1:.4g} epochs {on}: {scores}")
     if tracker.url:
         waiting = f" ({tracker.pending} lines wait for the server: jobs/sync.py)" if tracker.pending else ""
         result(f"MLflow: {tracker.url}{waiting}")

@@ -16,9 +16,9 @@ from instrunet.config import set_path
 from instrunet.data import parts, places
 from instrunet.errors import ConfigError, JobError
 from instrunet.experiment import Experiment, SearchSpec
-from instrunet.training.fit import Metrics, Save, fit
+from instrunet.training.fit import Metrics, fit
 from instrunet.training.job import Job
-from instrunet.training.state import BUNDLE_FOLDER
+from instrunet.training.state import BUNDLE_FOLDER, Save
 from pipelines import cluster, lineage
 from pipelines.console import bar, note, result
 from pipelines.tracking import Tracker
@@ -115,7 +115,8 @@ def trial(config: dict[str, Any]) -> None:
 def report(metrics: Metrics, save: Save) -> None:
     with TemporaryDirectory() as folder:
         save(Path(folder))
-        tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
+        done = {"epochs_done": metrics["epoch"] + 1}  # what ASHA compares by: a trial may validate inside epochs
+        tune.report(metrics | done, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 class _Shown(tune.Callback):
@@ -193,7 +194,12 @@ def _tuner(
 def _scheduler(search: SearchSpec, epochs: int) -> TrialScheduler:
     if search.scheduler == "random":
         return FIFOScheduler()
-    return ASHAScheduler(max_t=epochs, grace_period=min(search.grace_epochs, epochs), reduction_factor=search.reduction)
+    return ASHAScheduler(
+        time_attr="epochs_done",
+        max_t=epochs,
+        grace_period=min(search.grace_epochs, epochs),
+        reduction_factor=search.reduction,
+    )
 
 
 def _draw(draw: dict[str, Any]) -> Any:
@@ -220,6 +226,6 @@ def _row(outcome: Any, metric: str, sign: int) -> dict[str, Any]:
     scores = outcome.metrics_dataframe[metric]
     return {
         "score": float(scores.max() if sign > 0 else scores.min()),
-        "epochs": len(scores),
+        "epochs": round(float(outcome.metrics_dataframe["epochs_done"].max()), 4),
         "changed": outcome.config["fields"],
     }

@@ -10,6 +10,7 @@ A folder may be a URL of a store (`places.put` says what it promises there).
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,27 @@ def publish(path: Path, write: Callable[[Path], Any]) -> bool:
         return False
     finally:
         aside.unlink(missing_ok=True)
+    return True
+
+
+def publish_folder(path: Path, write: Callable[[Path], Any]) -> bool:
+    """As `publish`, of a folder of files on a disk: `write` fills it aside, a rename shows it whole."""
+    if path.exists():
+        return False
+    aside = _aside(path)
+    aside.mkdir(parents=True)
+    try:
+        write(aside)
+        for file in aside.rglob("*"):
+            _sync(file)
+        aside.rename(path)
+        _sync(path.parent)
+    except OSError:
+        if not path.exists():
+            raise
+        return False
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return True
 
 
@@ -112,8 +134,11 @@ def _aside(path: Path) -> Path:
 
 
 def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    number = os.open(path, os.O_RDONLY)  # a folder's too: its entries are synced
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _has_files(folder: Path) -> bool:

@@ -155,7 +155,7 @@ def load(folder: Path, front: FrontEnd, split: str) -> Features:
     wanted = [("split", "=", split), ("status", "=", "ok")]
     tables = [pq.read_table(places.source(path), filters=wanted) for path in paths]
     table = pa.concat_tables(tables) if tables else schema(front).empty_table()
-    stacked = {name: _stack(table[name], shape) for name, shape in front.shapes().items()}
+    stacked = {name: stack(table[name], shape) for name, shape in front.shapes().items()}
     values = {name: found for name, (found, _) in stacked.items()}
     of_frames = [frames for name, (_, frames) in stacked.items() if name in FRAME_FEATURES]
     frames = of_frames[0] if front.length == "adaptive" and of_frames else None
@@ -170,8 +170,8 @@ def alike(n: int, frames: NDArray[np.int64] | None, batch_size: int) -> Iterator
         yield from (rows[at : at + batch_size] for at in range(0, len(rows), batch_size))
 
 
-def _stack(column: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
-    """[N, F, L], and how many frames each row has of its own."""
+def stack(column: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    """A column of a part, [N, F, L], and how many frames each row has of its own."""
     out, frames = np.zeros((len(column), *shape), np.float16), np.zeros(len(column), np.int64)
     values = (value for chunk in column.chunks for value in chunk)
     for row, value in enumerate(values):

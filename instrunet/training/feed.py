@@ -5,6 +5,7 @@ Shapes: N windows, B rows of one worker's batch, K labels.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instrunet.errors import DataError
-from instrunet.features import SHARE
+from instrunet.features import SHARE, mapped
+from instrunet.features.featurizer import FrontEnd
 from instrunet.features.shards import Features, alike
 from instrunet.training import augment
 from instrunet.training.optim import TrainSpec
 
+AHEAD = 4  # batches whose pages are asked for before they are needed
 POOL = 8  # batches that are sorted together: rows of one length meet others still, as a class may have one length
 
 
@@ -34,11 +37,12 @@ class Batch:
 
 
 class Feed:
-    """A split in memory. The order of an epoch depends on (seed, epoch) alone, so workers only share it out."""
+    """A split, held or mapped. The order of an epoch depends on (seed, epoch) alone, so workers only share it out."""
 
     def __init__(self, features: Features, labels: tuple[str, ...], split: str) -> None:
         if not len(features):
             raise DataError(f"the {split} split holds no clip that could be decoded; see errors.parquet")
+        self.files = list(features.values.values())
         self.values = {name: torch.from_numpy(array) for name, array in features.values.items()}
         self.targets = targets_of(features.clips["labels"], labels)
         self.clip_ids, self.uris = features.clips["clip_id"], features.clips["uri"]
@@ -48,8 +52,11 @@ class Feed:
     def n_batches(self, batch_size: int) -> int:
         return -(-self.n // batch_size)
 
-    def epoch(self, spec: TrainSpec, epoch: int, share: tuple[int, int]) -> Iterator[Batch]:
-        """This worker's rows of each shuffled batch; the last is filled up from the start: all workers step alike."""
+    def epoch(self, spec: TrainSpec, epoch: int, share: tuple[int, int], span: slice = slice(None)) -> Iterator[Batch]:
+        """This worker's rows of each shuffled batch; the last is filled up from the start: all workers step alike.
+
+        A `span` of the epoch's batches is made of the same numbers as when all of them are asked for.
+        """
         rank, world = share
         rng = np.random.default_rng([spec.seed, epoch, 1])
         order = balanced(self.targets, rng) if spec.sampling == "balanced" else rng.permutation(self.n)
@@ -57,7 +64,10 @@ class Feed:
         if self.frames is not None:
             order = by_length(order, self.frames, rng)
         draws = augment.draw(spec, epoch, self.n)
-        for number, whole in enumerate(order):
+        for number in range(len(order))[span]:
+            whole, later = order[number], order[number + AHEAD : number + AHEAD + 1, rank::world]
+            for file in self.files:
+                mapped.expect(file, later.reshape(-1))
             yield self._take(whole[rank::world], draws, number, self._longest(whole))
 
     def sample(self, spec: TrainSpec, epoch: int, number: int, share: tuple[int, int]) -> Batch:
@@ -88,6 +98,14 @@ class Feed:
             features[SHARE] = torch.from_numpy(self.frames[index] / n_frames)
         mine = {name: torch.from_numpy(table[index]) for name, table in draws.items()}
         return Batch(features, self.targets[rows], mine, number)
+
+
+def is_mapped(folder: Path, front: FrontEnd, feed: str, n_neighbours: int) -> bool:
+    """Whether features are to be mapped; `auto` lets the workers of this machine take half of what memory is left."""
+    if feed != "auto":
+        return feed == "map"
+    held = sum(mapped.n_bytes(folder, front, split) for split in ("train", "val"))
+    return held * n_neighbours > mapped.available() / 2
 
 
 def by_length(order: NDArray[np.int64], frames: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -1,8 +1,8 @@
 """Training, as one worker of a run sees it. The same function serves Ray Train, Ray Tune, a notebook and a test."""
 
+import os
 import time
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,34 +15,41 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from instrunet import bundle as bundles
 from instrunet.data.parts import read_json, write_json
-from instrunet.features import shards
+from instrunet.errors import JobError
+from instrunet.features import mapped, shards
 from instrunet.losses import build_loss, class_weights
 from instrunet.training import guard, start
 from instrunet.training.augment import Augment
-from instrunet.training.feed import Feed
+from instrunet.training.feed import Feed, is_mapped
 from instrunet.training.job import Job, check
-from instrunet.training.optim import half_precision, slow_down
+from instrunet.training.optim import half_precision
 from instrunet.training.state import (
     BUNDLE_FOLDER,
     MISSES_FILE,
     Progress,
+    Save,
     copied,
     load_state,
     save_state,
-    schedule_state,
 )
-from instrunet.training.step import Stepper, share_buffers
+from instrunet.training.step import Stepper, gathered, share_buffers, sum_over_workers
 from instrunet.training.validate import clip_scores, hear, misclassified
 
 Metrics = dict[str, float]
-Save = Callable[[Path], None]
 Report = Callable[[Metrics, Save], None]
+Between = Callable[[int, Save], None]
 
 
-def fit(job: Job, report: Report, device: torch.device, resume: Path | None = None) -> Progress:
-    """Train to the end, calling `report(metrics, save)` after each validation on every worker; only one need save."""
-    run = _Run(job, device, resume)
-    while run.epoch_left():
+def fit(
+    job: Job, report: Report, device: torch.device, resume: Path | None = None, between: Between | None = None
+) -> Progress:
+    """Train to the end, calling `report(metrics, save)` after each validation on every worker; only one need save.
+
+    `between(step, save)` is called after each step on the first worker alone: it may save there, and the run goes on
+    from what it saved as if it had never stopped.
+    """
+    run = _Run(job, device, resume, between)
+    while run.steps_left():
         metrics = run.to_next_validation()
         report(metrics, run.save)
     return run.progress
@@ -51,70 +58,83 @@ def fit(job: Job, report: Report, device: torch.device, resume: Path | None = No
 class _Run:
     """One worker's objects."""
 
-    def __init__(self, job: Job, device: torch.device, resume: Path | None) -> None:
+    def __init__(self, job: Job, device: torch.device, resume: Path | None, between: Between | None) -> None:
         self.spec, self.device = job.train, device
         draft, parent = start.from_parent(job.draft, job.train.init_from)
         self.job = job = replace(job, draft=draft)
         self.share = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         check(job, self.share[1])
-        self.train, self.val = (self._feed(split) for split in ("train", "val"))
+        self.train, self.val = self._feeds()
+        self.n_batches = self.train.n_batches(self.spec.batch_size)  # of an epoch
+        self.between = between if self.share[0] == 0 else None
         torch.manual_seed(job.train.seed)
-        steps = self.spec.epochs * self.train.n_batches(self.spec.batch_size)
-        self.trainee = start.trainee(job, parent, device, steps)
+        self.trainee = start.trainee(job, parent, device, self.spec.epochs * self.n_batches)
+        self.trainee.validated()
         self.progress = Progress()
         self.best: dict[str, torch.Tensor] = {}
         self.misses: dict[str, Any] = {}
         if resume:
             self.progress = load_state(resume, self.trainee)
+        if resume and self.progress.history:
             self.best = dict(bundles.Bundle.load(resume / BUNDLE_FOLDER).network.state_dict())
             self.misses = read_json(resume / MISSES_FILE)
         self.stepper = self._stepper()
 
-    def epoch_left(self) -> bool:
-        done = self.progress.epoch + 1
-        return done < self.spec.epochs and done - 1 - self.progress.best_epoch < self.spec.early_stop_patience
+    def steps_left(self) -> bool:
+        waited = self.progress.epoch - self.progress.best_epoch
+        return self.progress.step < self.spec.epochs * self.n_batches and waited < self.spec.early_stop_patience
 
     def to_next_validation(self) -> Metrics:
         """Train and validate; after a collapse, once more from the last good weights with a tenth of the rate."""
         while True:
-            before = self._clock()
             try:
                 return self._attempt()
             except guard.CollapseError as collapse:
-                self._recover(collapse, before)
+                if self.spec.on_collapse != "recover" or self.progress.recoveries == self.spec.max_recoveries:
+                    raise collapse.failure(self.spec, self.progress.recoveries) from None
+                self.progress.recoveries += 1
+                self.trainee.go_back()
 
     def save(self, folder: Path) -> None:
         """A checkpoint: the best bundle so far plus the trainer's state."""
+        save_state(folder, self.progress, self.trainee)
+        if not self.best:
+            return
         network = start.network_of(self.job.draft)
         network.load_state_dict(self.best)
         best = {k: v for k, v in self.progress.best_metrics.items() if k.startswith("val_")}
         trained = self.job.draft.trained.model_copy(update={"epoch": self.progress.best_epoch, "metrics": best})
         bundles.save(self.job.draft.model_copy(update={"trained": trained}), network, folder / BUNDLE_FOLDER)
         write_json(folder / MISSES_FILE, self.misses)
-        save_state(folder, self.progress, self.trainee)
 
     def _attempt(self) -> Metrics:
-        began, first = time.perf_counter(), self.progress.epoch + 1
-        last = min(first + self.spec.val_every_epochs, self.spec.epochs) - 1
-        for epoch in range(first, last + 1):
-            trained = self._train_epoch(epoch)
-        metrics = {"epoch": float(last), "learning_rate": self._rate()} | trained
+        began = time.perf_counter()
+        every = self.spec.val_every_steps or self.spec.val_every_epochs * self.n_batches
+        until = min(self.progress.step + every, self.spec.epochs * self.n_batches)
+        self._train(until)
+        epoch = until / self.n_batches - 1 if self.spec.val_every_steps else until // self.n_batches - 1
+        figures = self.trainee.meter.figures(self.spec.batch_size) | self.stepper.lesson.figures(sum_over_workers)
+        metrics = {"epoch": float(epoch), "step": float(until), "learning_rate": self.trainee.learning_rate} | figures
+        for name, what in (("train_loss", "training loss"), ("gradient_norm", "gradient's norm")):
+            if not np.isfinite(figures[name]):
+                at = guard.where(metrics)
+                raise guard.NotFiniteError(f"the {what} is {figures[name]} in {at}; expected a finite number")
         metrics |= {"recoveries": float(self.progress.recoveries)} if self.progress.recoveries else {}
-        return self._validate(last, metrics, began)
+        return self._validate(metrics, began)
 
-    def _train_epoch(self, epoch: int) -> Metrics:
-        seed = (self.spec.seed * 1_000_003 + epoch) * 1_009 + self.share[0]
-        torch.manual_seed(seed)  # dropout: a resumed epoch draws what the undisturbed one would have drawn
-        augment = Augment(self.spec, epoch, self.job.draft.statistics)
-        trained = self.stepper.train_epoch(self.train, self.spec, self.share, augment)
+    def _train(self, until: int) -> None:
+        """From wherever the run is to a step, epoch by epoch."""
+        while (step := self.progress.step + self.trainee.meter.n) < until:
+            epoch, first = divmod(step, self.n_batches)
+            span = slice(first, min(self.n_batches, first + until - step))
+            augment = Augment(self.spec, epoch, self.job.draft.statistics)
+            self.stepper.train_epoch(self.train, self.spec, self.share, augment, self.trainee.meter, span)
         if self.trainee.average:
             share_buffers(self.trainee.average.network)
-        for name, what in (("train_loss", "training loss"), ("gradient_norm", "gradient's norm")):
-            if not np.isfinite(trained[name]):
-                raise guard.NotFiniteError(f"the {what} is {trained[name]} in epoch {epoch}; expected a finite number")
-        return trained
 
-    def _validate(self, epoch: int, metrics: Metrics, began: float) -> Metrics:
+    def _validate(self, metrics: Metrics, began: float) -> Metrics:
+        step = int(metrics["step"])
+        epoch = int(metrics["epoch"]) if metrics["epoch"].is_integer() else metrics["epoch"]
         logits = self.stepper.logits(self.trainee.served, self.val, self.spec.batch_size, self.share)
         if not np.isfinite(logits).all():
             raise guard.NotFiniteError(
@@ -125,9 +145,7 @@ class _Run:
         loss = float(build_loss(None, self.job.draft.kind)(torch.from_numpy(logits), self.val.targets))
         metrics |= {"val_loss": loss} | clip_scores(heard) | guard.figures(heard)
         if self.spec.on_collapse != "ignore":
-            guard.check(
-                [*self.progress.history, metrics], heard, (epoch + 1) * self.train.n_batches(self.spec.batch_size)
-            )
+            guard.check([*self.progress.history, metrics], heard, step)
         if isinstance(self.trainee.schedule, ReduceLROnPlateau):
             self.trainee.schedule.step(loss)
         value = metrics[self.spec.monitor] * self.spec.sign
@@ -136,29 +154,10 @@ class _Run:
             self.best, self.misses = copied(self.trainee.served), misclassified(heard, self.val)
         if self.spec.on_collapse == "recover" and not guard.one_answer(metrics):
             self.trainee.good = copied(self.trainee.trained)
-        self.progress.epoch = epoch
+        self.progress.epoch, self.progress.step = epoch, step
+        self.trainee.validated()
         self.progress.history.append(metrics | {"epoch_s": time.perf_counter() - began})
         return self.progress.history[-1]
-
-    def _clock(self) -> dict[str, Any]:
-        """Where rates and schedule stand, to come back to."""
-        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.trainee.optimizer.param_groups]
-        return deepcopy({"groups": groups, "schedule": schedule_state(self.trainee.schedule)})
-
-    def _recover(self, collapse: guard.CollapseError, before: dict[str, Any]) -> None:
-        """The optimizer's moments led into the collapse: they begin anew."""
-        if self.spec.on_collapse != "recover" or self.progress.recoveries == self.spec.max_recoveries:
-            raise collapse.failure(self.spec, self.progress.recoveries) from None
-        self.progress.recoveries += 1
-        trainee = self.trainee
-        trainee.trained.load_state_dict(trainee.good)
-        if trainee.average:
-            trainee.average.restart()
-        trainee.optimizer.state.clear()
-        for group, settings in zip(trainee.optimizer.param_groups, before["groups"], strict=True):
-            group.update(settings)
-        trainee.schedule.load_state_dict(trainee.schedule.state_dict() | before["schedule"])
-        slow_down(trainee.optimizer, trainee.schedule, 0.1)
 
     def _stepper(self) -> Stepper:
         network = self.trainee.trained
@@ -174,15 +173,26 @@ class _Run:
         lesson = start.lesson(self.job, loss, self.trainee.adversary, self.device, self.share)
         return Stepper(network, self.trainee.optimizer, lesson, self.device, half, self._after_step, self.trainee.held)
 
-    def _rate(self) -> float:
-        """The head's, where a body learns slower."""
-        return float(max(group["lr"] for group in self.trainee.optimizer.param_groups))
-
     def _after_step(self) -> None:
         if self.trainee.average:
             self.trainee.average.update()
         if not isinstance(self.trainee.schedule, ReduceLROnPlateau):
             self.trainee.schedule.step()
+        if self.between:
+            self.between(self.progress.step + self.trainee.meter.n, self.save)
 
-    def _feed(self, split: str) -> Feed:
-        return Feed(shards.load(self.job.features, self.job.draft.front, split), self.job.draft.labels, split)
+    def _feeds(self) -> list[Feed]:
+        """The first worker makes the files that all of them map, if one of them has too little memory."""
+        folder, front = self.job.features, self.job.draft.front
+        near = int(os.environ.get("LOCAL_WORLD_SIZE", self.share[1]))
+        mapping = any(gathered(is_mapped(folder, front, self.spec.feed, near)))
+        problem: str | None = None
+        try:
+            for split in ("train", "val") if mapping and self.share[0] == 0 else ():
+                mapped.make(folder, front, split)
+        except JobError as error:
+            problem = str(error)
+        if problems := [said for said in gathered(problem) if said]:
+            raise JobError(problems[0])
+        load = mapped.load if mapping else shards.load
+        return [Feed(load(folder, front, split), self.job.draft.labels, split) for split in ("train", "val")]

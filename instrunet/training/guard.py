@@ -61,6 +61,12 @@ def one_answer(metrics: dict[str, float]) -> bool:
     return metrics["answers"] <= ONE_ANSWER
 
 
+def where(metrics: dict[str, float]) -> str:
+    """When a validation was, for people."""
+    epoch = metrics["epoch"]
+    return f"epoch {epoch:.0f}" if epoch.is_integer() else f"step {metrics['step']:.0f}"
+
+
 def check(history: list[dict[str, float]], heard: Heard, steps: int = SETTLED) -> None:
     """Raise CollapseError if the last epoch of `history`, whose answers `heard` holds, and the one before were dead.
 
@@ -69,9 +75,12 @@ def check(history: list[dict[str, float]], heard: Heard, steps: int = SETTLED) -
     if steps < SETTLED:
         return
     since = [m for m in history if m.get("recoveries") == history[-1].get("recoveries")]
-    if len(since) < 2 or not all(map(one_answer, since[-2:])) or _answers(heard.truth) < TRUE_ANSWERS:
+    # Of validations within an epoch the last one and those an epoch before it are compared: a few steps teach little
+    before = [m for m in since if m["epoch"] <= history[-1]["epoch"] - 1]
+    running = [m for m in since if not before or m["epoch"] >= before[-1]["epoch"]]
+    if not before or not all(map(one_answer, running)) or _answers(heard.truth) < TRUE_ANSWERS:
         return
-    if signs := _signs(since):
+    if signs := _signs([*before, since[-1]]):
         raise CollapseError(f"training collapsed: {_seen(since[-1], heard)}, and {' and '.join(signs)}")
 
 
@@ -97,7 +106,7 @@ def _seen(last: dict[str, float], heard: Heard) -> str:
     what = "every label" if row.all() else " and ".join(names[:3]) or "no label"
     true = (heard.truth == row).all(1).mean()
     return (
-        f"after epoch {last['epoch']:.0f}, as after the validation before, {counts.max() / counts.sum():.0%} of the "
+        f"after {where(last)}, as after the validation before, {counts.max() / counts.sum():.0%} of the "
         f"validation clips are answered with {what} ({true:.0%} are so)"
     )
 

@@ -53,9 +53,11 @@ class TrainSpec(Spec):
     schedule: Literal["plateau", "cosine", "one_cycle", "constant"] = "plateau"
     warmup_share: float | None = Field(None, ge=0, lt=1)  # of all steps; None: 0.05 of cosine, 0.3 of one_cycle
     plateau_factor: float = Field(0.5, gt=0, lt=1)
-    plateau_patience: int = Field(3, ge=0)
+    plateau_patience: int = Field(3, ge=0)  # validations
 
+    feed: Literal["auto", "memory", "map"] = "auto"  # where features lie; auto: mapped files where memory is short
     val_every_epochs: int = Field(1, gt=0)  # validation, report and checkpoint
+    val_every_steps: int | None = Field(None, gt=0)  # the same, inside an epoch, instead
     early_stop_patience: int = Field(10, gt=0)  # epochs
     monitor: Monitor = "val_loss"
     on_collapse: Literal["stop", "recover", "ignore"] = "stop"
@@ -65,6 +67,19 @@ class TrainSpec(Spec):
     def sign(self) -> int:
         """By which the monitored figure is multiplied so that larger is better."""
         return -1 if self.monitor == "val_loss" else 1
+
+    def tick(self, metrics: Mapping[str, float]) -> int:
+        """Where a validation stands on the axis of curves: its epoch, or its step where these are what is counted."""
+        return int(metrics["step"] if self.val_every_steps else metrics["epoch"])
+
+    @model_validator(mode="after")
+    def _epochs_or_steps(self) -> Self:
+        if self.val_every_steps and self.val_every_epochs != 1:
+            raise ValueError(
+                f"expected val_every_epochs or val_every_steps, got both ({self.val_every_epochs} and "
+                f"{self.val_every_steps}); leave one out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _only_what_has_learnt_is_held(self) -> Self:

@@ -21,6 +21,7 @@ from instrunet.training.average import Average
 from instrunet.training.feed import Feed
 from instrunet.training.job import Job
 from instrunet.training.lesson import Domain, Lesson, Teaching
+from instrunet.training.meter import Meter
 from instrunet.training.optim import TrainSpec, build_optimizer, build_schedule, half_precision
 from instrunet.training.state import Trainee, copied
 
@@ -83,7 +84,8 @@ def trainee(job: Job, parent: bundles.Bundle | None, device: torch.device, n_ste
     schedule = build_schedule(optimizer, spec, n_steps)
     average = Average(network, spec.ema) if spec.ema else None
     good = copied(adversary or network) if spec.on_collapse == "recover" else {}
-    return Trainee(network, optimizer, schedule, average, good, adversary, held)
+    meter = Meter.on(device)
+    return Trainee(network, optimizer, schedule, average, meter, good, adversary=adversary, held=held)
 
 
 def take_over(network: Network, draft: BundleSpec, parent: bundles.Bundle) -> None:

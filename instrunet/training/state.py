@@ -1,12 +1,14 @@
 """The trainer's state on disk: tensors in safetensors, everything else in JSON; nothing is pickled.
 
-CHECKPOINT/bundle/              the best epoch so far, ready to use
+CHECKPOINT/bundle/              the best epoch so far, ready to use; not there before the first validation
 CHECKPOINT/misclassified.json   its worst mistakes on the validation split
-CHECKPOINT/state.json           epoch, best, history, schedule, optimizer settings
+CHECKPOINT/state.json           epoch, step, best, history, schedule, optimizer settings
 CHECKPOINT/state.safetensors    the latest weights (a domain head's, too), their mean, the optimizer's moments, the last
-                                good weights
+                                good weights, the sums since the last validation
 """
 
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,18 +24,25 @@ from instrunet.data.parts import read_json
 from instrunet.models.adversarial import DomainAdversarial
 from instrunet.models.transfer import Held
 from instrunet.training.average import Average
+from instrunet.training.meter import Meter
+from instrunet.training.optim import slow_down
 
+Save = Callable[[Path], None]
 STATE_FILE, TENSORS_FILE, BUNDLE_FOLDER = "state.json", "state.safetensors", "bundle"
 MISSES_FILE = "misclassified.json"
 
 
 @dataclass
 class Progress:
-    """How far a run is. `best` is the monitored figure, larger is better, at `best_epoch`."""
+    """How far a run was at its last validation. `best` is the monitored figure, larger is better, at `best_epoch`.
 
-    epoch: int = -1
+    Epoch 0 is the first, when it is done; half an epoch later is 0.5.
+    """
+
+    epoch: float = -1
+    step: int = 0
     best: float = float("-inf")
-    best_epoch: int = -1
+    best_epoch: float = -1
     recoveries: int = 0  # from collapses
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -44,13 +53,19 @@ class Progress:
 
 @dataclass
 class Trainee:
-    """All that changes from step to step. `good` are the weights to go back to after a collapse, if that is wanted."""
+    """All that changes from step to step.
+
+    `good` are the weights to go back to after a collapse, if that is wanted, `clock` the rates and schedule to go back
+    to: those of the last validation. `meter` is what came since.
+    """
 
     network: nn.Module
     optimizer: Optimizer
     schedule: LRScheduler
     average: Average | None
+    meter: Meter
     good: dict[str, Tensor] = field(default_factory=dict)
+    clock: dict[str, Any] = field(default_factory=dict)
     adversary: DomainAdversarial | None = None
     held: Held = field(default_factory=Held)
 
@@ -64,6 +79,29 @@ class Trainee:
         """What is validated and kept: the mean of the weights where there is one."""
         return self.average.network if self.average else self.network
 
+    @property
+    def learning_rate(self) -> float:
+        """The head's, where a body learns slower."""
+        return float(max(group["lr"] for group in self.optimizer.param_groups))
+
+    def validated(self) -> None:
+        """From here the next steps count."""
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        self.clock = deepcopy({"groups": groups, "schedule": schedule_state(self.schedule)})
+        self.meter = Meter.on(self.meter.loss.device)
+
+    def go_back(self) -> None:
+        """To the last good weights with a tenth of the rate. The optimizer's moments led astray: they begin anew."""
+        self.trained.load_state_dict(self.good)
+        if self.average:
+            self.average.restart()
+        self.optimizer.state.clear()
+        for group, settings in zip(self.optimizer.param_groups, self.clock["groups"], strict=True):
+            group.update(deepcopy(settings))
+        self.schedule.load_state_dict(self.schedule.state_dict() | deepcopy(self.clock["schedule"]))
+        slow_down(self.optimizer, self.schedule, 0.1)
+        self.validated()
+
 
 def save_state(folder: Path, progress: Progress, trainee: Trainee) -> None:
     state = trainee.optimizer.state_dict()
@@ -71,6 +109,7 @@ def save_state(folder: Path, progress: Progress, trainee: Trainee) -> None:
     tensors |= {f"good.{name}": value for name, value in trainee.good.items()}
     if trainee.adversary:
         tensors |= {f"domain.{name}": value for name, value in trainee.adversary.domain.state_dict().items()}
+    tensors |= {"meter.loss": trainee.meter.loss, "meter.norm": trainee.meter.norm}
     if trainee.average:
         tensors |= {f"average.{name}": value for name, value in trainee.average.network.state_dict().items()}
     for number, moments in state["state"].items():
@@ -82,6 +121,8 @@ def save_state(folder: Path, progress: Progress, trainee: Trainee) -> None:
         "groups": state["param_groups"],
         "schedule": schedule_state(trainee.schedule),
         "averaged": trainee.average.n if trainee.average else 0,
+        "metered": trainee.meter.n,
+        "clock": trainee.clock,
     }
     (folder / STATE_FILE).write_text(canonical_json(_finite(tree)), encoding="utf-8")
 
@@ -102,7 +143,15 @@ def load_state(folder: Path, trainee: Trainee) -> Progress:
         moments.setdefault(int(number), {})[moment] = value
     trainee.optimizer.load_state_dict({"state": moments, "param_groups": tree["groups"]})
     trainee.schedule.load_state_dict(trainee.schedule.state_dict() | _infinite(tree["schedule"]))
-    return Progress(**tree["progress"])
+    trainee.meter.loss.copy_(tensors["meter.loss"])
+    trainee.meter.norm.copy_(tensors["meter.norm"])
+    trainee.meter.n = tree["metered"]
+    trainee.clock = {"groups": tree["clock"]["groups"], "schedule": _infinite(tree["clock"]["schedule"])}
+    return Progress(**_infinite(tree["progress"]))
+
+
+def copied(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
 
 def schedule_state(schedule: LRScheduler) -> dict[str, Any]:
@@ -115,7 +164,7 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity; a run always has a finite best by the time it is saved, a schedule may not."""
+    """JSON has no infinity: the best before a first validation, the schedule's best."""
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
     return "inf" if value == float("inf") else "-inf" if value == float("-inf") else value
@@ -123,7 +172,3 @@ def _finite(value: Any) -> Any:
 
 def _infinite(tree: dict[str, Any]) -> dict[str, Any]:
     return {k: float(v) if v in ("inf", "-inf") else v for k, v in tree.items()}
-
-
-def copied(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}

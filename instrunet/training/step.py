@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +22,10 @@ from instrunet.models.transfer import Held
 from instrunet.training.augment import Augment
 from instrunet.training.feed import Batch, Feed
 from instrunet.training.lesson import Lesson
+from instrunet.training.meter import Meter, step_seed
 from instrunet.training.optim import TrainSpec
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,28 +40,30 @@ class Stepper:
     after_step: Callable[[], None]
     held: Held = field(default_factory=Held)
 
-    def train_epoch(self, feed: Feed, spec: TrainSpec, share: tuple[int, int], augment: Augment) -> dict[str, float]:
-        """One pass over this worker's rows; loss and the gradient's norm are means over all workers and steps."""
+    def train_epoch(
+        self,
+        feed: Feed,
+        spec: TrainSpec,
+        share: tuple[int, int],
+        augment: Augment,
+        meter: Meter,
+        span: slice = slice(None),
+    ) -> None:
+        """A span of an epoch's steps over this worker's rows, added to the meter."""
         self.network.train()
         self.held.begin(augment.epoch)
-        total, norm, rows, n, waited = self._zero(), self._zero(), 0, 0, 0.0
         began = mark = time.perf_counter()
-        for batch in feed.epoch(spec, augment.epoch, share):
-            waited += time.perf_counter() - mark
+        for batch in feed.epoch(spec, augment.epoch, share, span):
+            meter.waited += time.perf_counter() - mark
+            torch.manual_seed(step_seed(spec.seed, augment.epoch, batch.number, share[0]))
             others = self.lesson.unlabelled(augment, batch.number, feed.n_batches(spec.batch_size), self.device)
-            loss, size = self._step(batch.to(self.device), others, spec, share[1], augment)
-            total, norm = total + loss, norm + size
-            rows, n = rows + len(batch.targets), n + 1
+            loss, norm = self._step(batch.to(self.device), others, spec, share[1], augment)
+            meter.add(sum_over_workers(loss), norm)
+            self.after_step()
             mark = time.perf_counter()
         share_buffers(self.network)
-        summed = _sum_over_workers(torch.stack([total, torch.tensor(float(rows), device=self.device)]))
-        mean, took = float(summed[0] / summed[1]), time.perf_counter() - began
-        return {
-            "train_loss": mean,
-            "gradient_norm": float(norm) / n,
-            "clips_per_s": float(summed[1]) / took,
-            "wait_share": waited / took,
-        } | self.lesson.figures(_sum_over_workers)
+        float(meter.loss)  # the device is done
+        meter.took += time.perf_counter() - began
 
     def _step(
         self, batch: Batch, others: dict[str, Tensor], spec: TrainSpec, world: int, augment: Augment
@@ -82,7 +88,6 @@ class Stepper:
         if spec.clip_norm:
             nn.utils.clip_grads_with_norm_(self.network.parameters(), spec.clip_norm, norm)
         self.optimizer.step()
-        self.after_step()
         return total, norm
 
     def _parts(self, n: int, n_parts: int) -> Iterator[tuple[AbstractContextManager[Any], slice]]:
@@ -106,7 +111,7 @@ class Stepper:
                 found.append(network(batch.to(self.device).features).float().cpu().numpy())
             index.append(rows)
         out = np.zeros((feed.n, feed.targets.shape[1]), np.float32)
-        for rows, values in _gather(list(zip(index, found, strict=True))):
+        for rows, values in chain(*gathered(list(zip(index, found, strict=True)))):
             out[rows] = values
         return out
 
@@ -121,17 +126,16 @@ def share_buffers(network: nn.Module) -> None:
             dist.broadcast(buffer, src=0)
 
 
-def _sum_over_workers(value: Tensor) -> Tensor:
+def sum_over_workers(value: Tensor) -> Tensor:
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(value)
     return value
 
 
-def _gather(
-    mine: list[tuple[NDArray[np.int64], NDArray[np.float32]]],
-) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+def gathered(mine: T) -> list[T]:
+    """Of every worker, on every worker: none goes on before all are here."""
     if not (dist.is_initialized() and dist.get_world_size() > 1):
-        return mine
-    everyone: list[list[tuple[NDArray[np.int64], NDArray[np.float32]]]] = [[] for _ in range(dist.get_world_size())]
+        return [mine]
+    everyone: list[T] = [mine] * dist.get_world_size()
     dist.all_gather_object(everyone, mine)
-    return [pair for worker in everyone for pair in worker]
+    return everyone

@@ -1,11 +1,14 @@
 """A killed worker and a killed driver change nothing of what a run ends with: with one seed, three runs are one."""
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -103,6 +106,59 @@ def test_interrupted_and_killed_driver(undisturbed: Path, disturbed: Path) -> No
     assert outcome(disturbed) == outcome(undisturbed)
     assert weights(disturbed) == weights(undisturbed)
     assert sorted(tracked_epochs(disturbed)) == list(range(EPOCHS))
+
+
+def test_a_driver_that_is_told_to_stop_keeps_its_step(undisturbed: Path, disturbed: Path) -> None:
+    job = begin(disturbed)
+    workers_after_an_epoch(disturbed, job)
+    job.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    assert job.wait(60) == 143
+    assert time.monotonic() - began < 30  # what Kubernetes gives
+    *_, told, end = (disturbed / "log").read_text().splitlines()
+    assert re.fullmatch(r"told to stop: a checkpoint after step \d+ is kept", told)
+    assert end == "stopped; what was finished is kept, the same command goes on from there"
+    steps = [int(p.name.split("-")[1]) for p in disturbed.glob("runs/train/*/checkpoints/step-*")]
+    assert int(told.split()[-3]) in steps
+    again = run(TRAIN, disturbed)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert outcome(disturbed) == outcome(undisturbed)
+    assert weights(disturbed) == weights(undisturbed)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("a disk of 64 MB takes a mount, which takes root")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_fails_the_job_and_the_same_command_goes_on(
+    undisturbed: Path, disturbed: Path, small_disk: Path
+) -> None:
+    shutil.copytree(disturbed / "runs", small_disk / "runs")
+    shutil.rmtree(disturbed / "runs")
+    (disturbed / "runs").symlink_to(small_disk / "runs")
+    job = begin(disturbed)
+    workers_after_an_epoch(disturbed, job)
+    with contextlib.suppress(OSError), (small_disk / "ballast").open("wb", buffering=0) as ballast:
+        while True:
+            ballast.write(bytes(4096))
+    assert job.wait(120) == 1
+    told = (disturbed / "log").read_text().splitlines()[-1]
+    assert re.fullmatch(
+        r"error: the checkpoint after step \d+ cannot be written to \S+: No space left on device; "
+        r"make room, then the same command goes on after step \d+",
+        told,
+    ), told
+    (small_disk / "ballast").unlink()
+    again = run(TRAIN, disturbed)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert outcome(disturbed) == outcome(undisturbed)
+    assert weights(disturbed) == weights(undisturbed)
 
 
 def test_a_third_run_does_nothing(undisturbed: Path) -> None:

@@ -107,7 +107,7 @@ def test_epochs_are_reported_with_their_figures(tones: Path) -> None:
     progress = fit(job(tones), lambda metrics, _: seen.append(metrics), CPU)
     assert seen == progress.history and [m["epoch"] for m in seen] == [0, 1, 2]
     assert set(seen[0]) == CLOCK | {
-        *("epoch", "learning_rate", "train_loss", "val_loss", "gradient_norm", "answers", "spread"),
+        *("epoch", "step", "learning_rate", "train_loss", "val_loss", "gradient_norm", "answers", "spread"),
         *("val_accuracy", "val_balanced_accuracy", "val_macro_f1"),
     }
     assert all(0 <= m["wait_share"] <= 1 and m["clips_per_s"] > 0 for m in seen)
