@@ -29,14 +29,7 @@ from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics, Wind
 KIND = "shards"
 SUMMARY = b"instrunet.summary"
 Sums = dict[str, NDArray[np.float64]]  # of the training split, see `sums_of`
-COPIED = (
-    "clip_id",
-    "uri",
-    "labels",
-    "group",
-    "split",
-    "corpus",
-)  # columns that travel from the manifest with each window
+COPIED = ("clip_id", "uri", "labels", "group", "split", "corpus")  # go from the manifest with each window
 
 
 def schema(front: FrontEnd) -> pa.Schema:
@@ -174,12 +167,8 @@ def alike(n: int, frames: NDArray[np.int64] | None, batch_size: int) -> Iterator
 
 def _in_order(clip_ids: list[str]) -> NDArray[np.int64]:
     """Rows by the names of clips, as manifests are: what is learnt does not hang on how the work was cut."""
-
-    def name(row: int) -> tuple[str, int, str]:
-        clip_id, _, number = clip_ids[row].partition("+")  # a copy's: the tenth behind the second
-        return clip_id, len(number), number
-
-    return np.array(sorted(range(len(clip_ids)), key=name), np.int64)
+    names = [clip_id.partition("+") for clip_id in clip_ids]  # of a copy its number, the tenth behind the second
+    return np.array(sorted(range(len(names)), key=lambda row: (names[row][0], len(names[row][2]), names[row][2])), int)
 
 
 def _stack(
