@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
-from typing import Annotated, Any, cast
+from tempfile import NamedTemporaryFile, TemporaryDirectory
+from typing import IO, Annotated, Any, cast
 
 from pydantic import PlainSerializer, PlainValidator
 
@@ -124,10 +124,11 @@ def sound(uri: str | Path, n_bytes: int | None = None) -> Iterator[Path]:
     if not is_remote(path):
         yield path
         return
-    with TemporaryDirectory(prefix="instrunet-") as folder:
-        copy = Path(folder) / f"object{path.suffix}"
+    # Not in a folder of its own, whose removal takes ext4 2 ms
+    with NamedTemporaryFile(prefix="instrunet-", suffix=path.suffix[:16]) as file:
+        copy = Path(file.name)
         try:
-            _download(path, copy, n_bytes)
+            _download(path, file, n_bytes)
             yield copy
         except ObjectError as error:
             raise DecodeError("unreadable", str(error)) from None
@@ -163,11 +164,11 @@ def _send(path: Path, content: bytes, mode: str) -> None:
     request(str(path), "pipe_file", content, mode=mode, n_bytes=len(content))
 
 
-def _download(path: Any, copy: Path, n_bytes: int | None) -> None:
+def _download(path: Any, file: IO[bytes], n_bytes: int | None) -> None:
     try:
-        with copy.open("wb") as file:
-            for chunk in path.chunks(n_bytes):
-                file.write(chunk)
+        for chunk in path.chunks(n_bytes):
+            file.write(chunk)
+        file.flush()
     except DataError as error:  # a folder that has a pack's name and is none
         raise ObjectError(str(error)) from None
     except FINAL as error:

@@ -37,7 +37,8 @@ class Reader:
         if not isinstance(shard, Remote):
             yield from _from_disk(shard, start, n_bytes)
             return
-        size = self._size(shard)
+        with self._lock:
+            size = self._size(shard)
         if start + n_bytes > size:
             raise ObjectError(f"{shard} has {size} bytes, {start + n_bytes} are needed; make or fetch it again")
         if n_bytes > LARGE:
@@ -63,11 +64,12 @@ class Reader:
         return block[start - at : start - at + n_bytes]
 
     def _wanted(self, shard: Remote, start: int, stop: int, size: int) -> tuple[int, int]:
-        """The range itself, or where it follows another a longer one, from the end of that."""
+        """The range itself; a longer one where it follows what somebody has read, or lies across the end of it."""
         for stream in self._streams:
-            if stream.shard == shard and 0 <= start - stream.stop <= stream.ahead:
+            if stream.shard == shard and start - stream.ahead <= stream.stop < stop:
                 stream.ahead = min(2 * stream.ahead, CHUNK)
-                at, stream.stop = stream.stop, min(max(stop, stream.stop + stream.ahead), size)
+                at = min(start, stream.stop)
+                stream.stop = min(max(stop, at + stream.ahead), size)
                 return at, stream.stop
         self._streams.append(_Stream(shard, stop))
         return start, stop

@@ -1,5 +1,6 @@
 """Packs: plain tars that hold an archive byte for byte, and paths into them that answer as the archive's own do."""
 
+import argparse
 import errno
 import os
 import shutil
@@ -25,7 +26,7 @@ from instrunet.data.store import ObjectError
 from instrunet.errors import ConfigError, DataError, InstrunetError, JobError
 from instrunet.experiment import ClusterSpec
 from instrunet.features import shards
-from pipelines import features, pack
+from pipelines import cli, evaluate, features, pack
 
 SPEC = UnitSpec(unit_s=3)
 ODD = (
@@ -409,6 +410,14 @@ def test_features_of_a_packed_corpus_are_those_of_the_corpus(
     assert rows == sorted(rows)
     ours, theirs = (features.statistics(folder) for folder in (made[1], made[0]))
     assert ours.mean["logmel"] == pytest.approx(theirs.mean["logmel"], rel=1e-12)
+
+
+def test_a_folder_to_score_may_be_packed(tmp_path: Path, small_folder: Path) -> None:
+    made = pack_archive(small_folder, tmp_path / "FOLDER.packed", shard_mb=1)
+    args = argparse.Namespace(bundle=Path("bundle"), target=str(made))
+    cli._check_bundle(args)
+    ours, theirs = (evaluate.resolve(target, []).frame for target in (args.target, small_folder))
+    pd.testing.assert_frame_equal(ours.drop(columns="uri"), theirs.drop(columns="uri"))
 
 
 def in_process(folder: Path, kind: str, n_parts: int, worker: Any, arguments: Any) -> Iterator[dict[str, Any]]:
