@@ -1,5 +1,6 @@
 """The packing job: killed and gone on with, from store to store, and what is made of a pack afterwards."""
 
+import argparse
 import signal
 import subprocess
 import time
@@ -7,9 +8,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from archives import pack_archive, sound, tiny_bundle, write
+import ray
+from archives import pack_archive, sound, tag_archive, tiny_bundle, write
 from conftest import ROOT, environment, make_place, run
 from stores import Store, proxied, settings
+
+from instrunet.archive.units import UnitSpec
+from instrunet.errors import DataError
+from pipelines import pack
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 HERE = {"PYTHONPATH": str(ROOT)}
@@ -26,9 +32,11 @@ def shards_of(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted((folder / "shards").glob("*.tar"))]
 
 
-def test_a_killed_job_goes_on_and_a_second_does_nothing(home: Path, tmp_path: Path) -> None:
+def test_a_killed_job_goes_on_and_a_second_does_nothing(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "archive").mkdir()
-    for k in range(100):
+    for k in range(40):
         (tmp_path / f"archive/{k}.bin").write_bytes(bytes([k % 251]) * 3000)
     out = tmp_path / "archive.packed"
     command = f"exec python jobs/pack.py {tmp_path}/archive --out {out} --shard-mb 0.004"
@@ -42,15 +50,18 @@ def test_a_killed_job_goes_on_and_a_second_does_nothing(home: Path, tmp_path: Pa
     assert not (out / "index.parquet").exists() and not (out / "_SUCCESS").exists()
     done = run(command, home, **HERE)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["packed 100 files, 0.00 GB, into 100 shards", str(out)]
+    assert done.stdout.splitlines() == ["packed 40 files, 0.00 GB, into 40 shards", str(out)]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     whole = pack_archive(tmp_path / "archive", tmp_path / "whole.packed", shard_mb=0.004)
     assert shards_of(out) == shards_of(Path(str(whole)))
-    again = run(command, home, **HERE)
-    assert again.returncode == 0 and "is done: 100 files were packed before" in again.stderr
-    (tmp_path / "archive/100.bin").write_bytes(b"new")
-    other = run(command, home, **HERE)
-    assert other.returncode == 2 and "belongs to another job: its listing is" in other.stderr
+    assert not ray.is_initialized()
+    again = argparse.Namespace(archive=f"{tmp_path}/archive", out=str(out), shard_mb=0.004, skip_unreadable=False)
+    assert pack.run(again) == out
+    assert "is done: 40 files were packed before" in capsys.readouterr().err
+    (tmp_path / "archive/40.bin").write_bytes(b"new")
+    with pytest.raises(DataError, match="belongs to another job: its listing is"):
+        pack.run(again)
+    assert not ray.is_initialized()
 
 
 def test_an_archive_in_a_store_is_packed_there_and_tagged(store: Store, home: Path, tmp_path: Path) -> None:
@@ -67,8 +78,7 @@ def test_an_archive_in_a_store_is_packed_there_and_tagged(store: Store, home: Pa
         tagged = run(f"python jobs/tag.py bundle {bucket}/archive.packed --out {tmp_path}/tags", home, **there)
         assert tagged.returncode == 0, tagged.stderr
         assert len(proxy.seen) - began < n
-    plain = run(f"python jobs/tag.py bundle {tmp_path}/archive --out {tmp_path}/plain", home, **HERE)
-    assert plain.returncode == 0, plain.stderr
+    tag_archive(tmp_path / "archive", tmp_path / "plain", tiny_bundle(), UnitSpec())
     ours, theirs = (
         {row["uri"].split("/archive")[-1].removeprefix(".packed"): (row["status"], row["scores"]) for row in rows}
         for rows in (pq.read_table(tmp_path / name / "units").to_pylist() for name in ("tags", "plain"))
