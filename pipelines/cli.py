@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from instrunet import experiment
+from instrunet.data import places
 from instrunet.errors import ConfigError, InstrunetError
 from pipelines.console import note
 
@@ -87,7 +88,7 @@ def _check_bundle(args: argparse.Namespace) -> None:
             f"expected a CONFIG, MANIFEST or FOLDER to score {args.bundle} on, got none; name one, or judge a CONFIG "
             "with --leak-premium or --folds K"
         )
-    args.target = Path(args.target)
+    args.target = places.asked(args.target)
 
 
 def run_experiment(args: argparse.Namespace, pipeline: str) -> int:

@@ -16,6 +16,7 @@ from instrunet.augment.copies import CopiesSpec, with_copies
 from instrunet.config import fingerprint
 from instrunet.data import corpora, manifest, parts, places, split
 from instrunet.data.corpora import SynthCorpusSpec
+from instrunet.data.packed import as_sorted
 from instrunet.data.synth import write_corpus
 from instrunet.drift import Profile
 from instrunet.errors import DataError, JobError
@@ -93,20 +94,28 @@ def prepare(
     frame: pd.DataFrame, recipe: Recipe, out: Path, spec: ClusterSpec, max_bad_fraction: float, verbose: bool
 ) -> Path:
     """The folder of features of a manifest whose splits are made; the copies are added here, after that."""
-    n_clips, frame = len(frame), with_copies(frame, recipe.copies)
+    n_clips, frame = len(frame), with_copies(as_they_lie(frame), recipe.copies)
     plan = plan_of(frame, recipe)
     folder = (out / "features" / fingerprint(plan)).absolute()
-    n_parts = len(cut(frame))
     if parts.is_done(folder):
         note(f"features: {n_clips} clips, made before")
         return folder
     parts.claim(folder, plan)
     _write_manifest(frame, folder)
+    n_parts = pq.ParquetFile(places.source(folder / manifest.FILE)).num_row_groups
     if parts.left(folder, shards.KIND, n_parts):
         cluster.connect(spec, verbose=verbose)
         _make(folder, recipe, Limits(wait_s=spec.decode_wait_s), n_parts)
     _close(folder, n_parts, max_bad_fraction)
     return folder
+
+
+def as_they_lie(frame: pd.DataFrame) -> pd.DataFrame:
+    """Clips of a pack in the order of its shards, so that a part is some requests and not one for each clip."""
+    uris = frame["uri"].tolist()
+    if not any(map(places.is_packed, uris)):
+        return frame
+    return frame.iloc[sorted(range(len(uris)), key=lambda row: as_sorted(uris[row]))].reset_index(drop=True)
 
 
 def plan_of(frame: pd.DataFrame, recipe: Recipe) -> dict[str, Any]:

@@ -23,9 +23,11 @@ class PartWorker(Protocol):
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]: ...
 
 
-def run(folder: Path, kind: str, n_parts: int, worker: type, arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def run(
+    folder: Path, kind: str, n_parts: int, worker: type, arguments: Mapping[str, Any], suffix: str = ".parquet"
+) -> Iterator[dict[str, Any]]:
     """Make the missing parts; yields each one's summary as it is done."""
-    todo = left(folder, kind, n_parts)
+    todo = left(folder, kind, n_parts, suffix)
     if not todo:
         return
     dataset = ray.data.from_items([{"part": k} for k in todo], override_num_blocks=len(todo)).map(

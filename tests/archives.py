@@ -17,7 +17,8 @@ from instrunet.archive import books, tagger, units
 from instrunet.archive.units import UnitSpec
 from instrunet.bundle import Bundle
 from instrunet.bundle_spec import BundleSpec, Provenance
-from instrunet.data import parts
+from instrunet.data import packs, parts, places
+from instrunet.data.packed import SHARDS
 from instrunet.features.featurizer import FrontEnd, Statistics
 from instrunet.features.logmel import LogMelSpec
 from instrunet.models import Network
@@ -121,6 +122,22 @@ def tag_archive(archive: Path, out: Path, bundle: Bundle, spec: UnitSpec) -> pa.
         made = tagger.table([tagger.tag(unit, bundle) for unit in units.load_part(out / units.WORK_LIST, k)])
         write_part(out, k, made)
     return work
+
+
+def pack_archive(archive: Path, out: Path, shard_mb: float = 0.05, skip: bool = False) -> Path:
+    """A pack, made as the pipeline makes it, without Ray; the path that leads into it."""
+    from pipelines import pack
+
+    entries, shard_bytes = packs.list_entries(archive), round(shard_mb * 1e6)
+    folder = pack.folder_of(str(out))
+    parts.claim(folder, pack.plan_of(archive, entries, shard_bytes))
+    parts.publish(folder / packs.FILES, lambda aside: packs.save_files(entries, shard_bytes, aside))
+    worker = pack.Worker(str(folder), str(archive), skip)
+    n_parts = len(packs.cut(entries, shard_bytes))
+    for number in parts.left(folder, SHARDS, n_parts, ".tar"):
+        worker.make(number)
+    pack._close(folder, n_parts)
+    return places.located(str(out))
 
 
 def write_part(out: Path, number: int, made: pa.Table) -> None:

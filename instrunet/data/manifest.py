@@ -54,7 +54,7 @@ class Clip:
 
 def make(clips: Sequence[Clip], corpus: str, root: Path) -> pd.DataFrame:
     """Rows for clips, sorted by id, so that a manifest does not depend on the order of a listing."""
-    paths = list({clip.path for clip in clips})  # a recording may hold thousands of clips and is hashed once
+    paths = sorted({clip.path for clip in clips})  # a recording may hold thousands of clips and is hashed once
     with Decoder() as decoder, ThreadPoolExecutor(8) as pool:  # hashing and header reads leave the interpreter lock
         files = dict(zip(paths, pool.map(lambda path: _look(path, decoder), paths), strict=True))
     rows = [_row(clip, corpus, root, files[clip.path]) for clip in clips]

@@ -80,6 +80,7 @@ def publish_folder(path: Path, write: Callable[[Path], Any]) -> bool:
 
 def claim(folder: Path, plan: Mapping[str, Any]) -> None:
     """Make `folder` the home of `plan`, or check that it already is."""
+    places.need_no_pack(folder)
     path = folder / PLAN
     # In this order: a claim that comes at the same time writes its plan first and everything else after it
     if folder.is_file() or (folder.is_dir() and _has_files(folder) and not path.exists()):

@@ -1,16 +1,18 @@
-"""Where sound and results lie: a folder of this machine, or a URL of a store; local paths are used as they are."""
+"""Where sound and results lie: a folder of this machine, a URL of a store, or a pack in either, which is read only."""
 
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Annotated, Any, cast
+from pathlib import Path, PurePosixPath
+from tempfile import NamedTemporaryFile, TemporaryDirectory
+from typing import IO, Annotated, Any, cast
 
 from pydantic import PlainSerializer, PlainValidator
 
 from instrunet.audio.decoder import DecodeError
+from instrunet.data.listed import Listed
+from instrunet.data.packed import Packed, leads_into
 from instrunet.data.remote import Remote
 from instrunet.data.store import FINAL, ObjectError, request, said
 from instrunet.errors import ConfigError, DataError
@@ -19,7 +21,9 @@ URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.IGNORECASE 
 
 
 def place(text: str | Path) -> Path:
-    """A path, or a store's object that answers to the same calls. Credentials come from the environment alone."""
+    """A path, or what answers to the same calls: a store's object, a pack's file.
+
+    Credentials come from the environment alone."""
     match = URL.fullmatch(text) if isinstance(text, str) else None
     if not match or match["scheme"].lower() == "file":
         return located(match["rest"] if match else text)
@@ -36,9 +40,11 @@ def place(text: str | Path) -> Path:
 
 def located(uri: str | Path) -> Path:
     """As `place`, of a name that we wrote ourselves: an object's may hold what a folder's may not."""
-    if isinstance(uri, Remote) or (isinstance(uri, str) and URL.fullmatch(uri)):
-        return cast(Path, Remote(uri))
-    return Path(uri)
+    if isinstance(uri, Listed):
+        return cast(Path, uri)
+    if is_packed(uri):
+        return cast(Path, Packed(uri))
+    return cast(Path, Remote(uri)) if isinstance(uri, str) and URL.fullmatch(uri) else Path(uri)
 
 
 Place = Annotated[Path, PlainValidator(place), PlainSerializer(str, return_type=str)]
@@ -53,10 +59,21 @@ def asked(text: str) -> Path:
 
 
 def is_remote(path: Path) -> bool:
-    return isinstance(path, Remote)
+    """Whether it is no file of this machine, which a decoder could open."""
+    return isinstance(path, Listed)
+
+
+def is_packed(uri: str | Path) -> bool:
+    return leads_into(PurePosixPath(uri))
+
+
+def need_no_pack(path: Path) -> None:
+    if isinstance(path, Packed):
+        raise ConfigError(f"expected a folder to write to, got {path}: a pack is written by jobs/pack.py alone")
 
 
 def need_disk(path: Path, what: str) -> None:
+    need_no_pack(path)
     if is_remote(path):
         raise ConfigError(
             f"{what} writes to a folder of a disk that all workers share, got {path}; give another out. "
@@ -66,6 +83,9 @@ def need_disk(path: Path, what: str) -> None:
 
 def identity(path: Path) -> tuple[int, str]:
     """(bytes, version) of a file: when either differs, it is another."""
+    if isinstance(path, Packed):
+        known = path.known()
+        return known["size"], known.get("sha256", "")
     if isinstance(path, Remote):
         info = path.known()
         version = next((info[k] for k in ("ETag", "etag", "LastModified", "mtime", "created") if info.get(k)), "")
@@ -81,29 +101,34 @@ def is_as_named(path: Path) -> bool:
 
 
 def checksum(path: Path) -> str:
-    """Of a store's object, its entity tag: the same for the same bytes, and made without reading them."""
-    return str(cast(Remote, path).known().get("ETag") or "")
+    """The same for the same bytes, and known without reading them: a store's entity tag, a pack's own hash."""
+    try:
+        known = cast(Listed, path).known()
+    except FileNotFoundError:
+        return ""
+    return str(known.get("ETag") or known.get("sha256") or "")
 
 
 def source(path: Path) -> Path | BytesIO:
     """What pyarrow reads a table from. A store's is held in memory: an actor that is killed leaves no file behind."""
-    return BytesIO(path.read_bytes()) if isinstance(path, Remote) else path
+    return BytesIO(path.read_bytes()) if is_remote(path) else path
 
 
 @contextmanager
 def sound(uri: str | Path, n_bytes: int | None = None) -> Iterator[Path]:
-    """A file for a decoder: a local one itself, of an object a copy that is gone afterwards.
+    """A file for a decoder: a local one itself, of anything else a copy that is gone afterwards.
 
     What cannot be had is unreadable, and reasons name the object and not its copy.
     """
     path = located(uri)
-    if not isinstance(path, Remote):
+    if not is_remote(path):
         yield path
         return
-    with TemporaryDirectory(prefix="instrunet-") as folder:
-        copy = Path(folder) / f"object{path.suffix}"
+    # Not in a folder of its own, whose removal takes ext4 2 ms
+    with NamedTemporaryFile(prefix="instrunet-", suffix=path.suffix[:16]) as file:
+        copy = Path(file.name)
         try:
-            _download(path, copy, n_bytes)
+            _download(path, file, n_bytes)
             yield copy
         except ObjectError as error:
             raise DecodeError("unreadable", str(error)) from None
@@ -139,10 +164,12 @@ def _send(path: Path, content: bytes, mode: str) -> None:
     request(str(path), "pipe_file", content, mode=mode, n_bytes=len(content))
 
 
-def _download(path: Any, copy: Path, n_bytes: int | None) -> None:
+def _download(path: Any, file: IO[bytes], n_bytes: int | None) -> None:
     try:
-        with copy.open("wb") as file:
-            for chunk in path.chunks(identity(path)[0] if n_bytes is None else n_bytes):
-                file.write(chunk)
+        for chunk in path.chunks(n_bytes):
+            file.write(chunk)
+        file.flush()
+    except DataError as error:  # a folder that has a pack's name and is none
+        raise ObjectError(str(error)) from None
     except FINAL as error:
         raise ObjectError(f"{path} cannot be had: {said(error)}") from None

@@ -1,6 +1,6 @@
 """A split as files to be mapped into memory: made once from the shards, its pages shared by all workers of a node.
 
-FOLDER/mapped/<split>/<feature>.npy   [N, F, L] in half precision, rows in the order of the shards
+FOLDER/mapped/<split>/<feature>.npy   [N, F, L] in half precision, rows in the order of clips, as `shards.load` has them
 FOLDER/mapped/<split>/frames.npy      [N], how many of the L frames are a row's own
 FOLDER/mapped/<split>/rows.parquet    clip_id, uri, labels of each row
 
@@ -99,21 +99,25 @@ def _cached(stat: Path) -> int:
 
 def _write(folder: Path, front: FrontEnd, split: str, aside: Path) -> None:
     """Through ordinary writes: on a full disk a mapped page would kill the process."""
-    n = sum(table.num_rows for table in _parts(folder, split, ["split"]))
+    rows = pa.concat_tables(_parts(folder, split, NEEDED))
+    order = shards.in_order(rows["clip_id"].to_pylist())
+    place, n = np.argsort(order), len(order)
     shapes, frames = front.shapes(), np.zeros(n, np.int64)
     for name, shape in shapes.items():
         with (aside / f"{name}.npy").open("wb") as file:
             head = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False}
             np.lib.format.write_array_header_1_0(file, head | {"shape": (n, *shape)})
-            at = 0
+            begin, at = file.tell(), 0
             for table in _parts(folder, split, [name]):
                 values, own = shards.stack(table[name], shape)
-                file.write(values.tobytes())
+                for row, to in enumerate(place[at : at + len(own)]):
+                    file.seek(begin + int(to) * values[row].nbytes)
+                    file.write(values[row].tobytes())
                 if name in FRAME_FEATURES:
-                    frames[at : at + len(own)] = own
+                    frames[place[at : at + len(own)]] = own
                 at += len(own)
     np.save(aside / FRAMES, frames)
-    pq.write_table(pa.concat_tables(_parts(folder, split, NEEDED)), aside / ROWS)
+    pq.write_table(rows.take(order), aside / ROWS)
 
 
 def _parts(folder: Path, split: str, columns: list[str]) -> Iterator[pa.Table]:

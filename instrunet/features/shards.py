@@ -29,14 +29,7 @@ from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics, Wind
 KIND = "shards"
 SUMMARY = b"instrunet.summary"
 Sums = dict[str, NDArray[np.float64]]  # of the training split, see `sums_of`
-COPIED = (
-    "clip_id",
-    "uri",
-    "labels",
-    "group",
-    "split",
-    "corpus",
-)  # columns that travel from the manifest with each window
+COPIED = ("clip_id", "uri", "labels", "group", "split", "corpus")  # go from the manifest with each window
 
 
 def schema(front: FrontEnd) -> pa.Schema:
@@ -155,11 +148,13 @@ def load(folder: Path, front: FrontEnd, split: str) -> Features:
     wanted = [("split", "=", split), ("status", "=", "ok")]
     tables = [pq.read_table(places.source(path), filters=wanted) for path in paths]
     table = pa.concat_tables(tables) if tables else schema(front).empty_table()
-    stacked = {name: stack(table[name], shape) for name, shape in front.shapes().items()}
+    order = in_order(table["clip_id"].to_pylist())
+    stacked = {name: stack(table[name], shape, order) for name, shape in front.shapes().items()}
     values = {name: found for name, (found, _) in stacked.items()}
     of_frames = [frames for name, (_, frames) in stacked.items() if name in FRAME_FEATURES]
     frames = of_frames[0] if front.length == "adaptive" and of_frames else None
-    return Features(values, {name: table[name].to_pylist() for name in (*COPIED, "start_s", "measures")}, frames)
+    clips = table.select([*COPIED, "start_s", "measures"]).take(order)
+    return Features(values, {name: clips[name].to_pylist() for name in clips.column_names}, frames)
 
 
 def alike(n: int, frames: NDArray[np.int64] | None, batch_size: int) -> Iterator[NDArray[np.int64]]:
@@ -170,11 +165,20 @@ def alike(n: int, frames: NDArray[np.int64] | None, batch_size: int) -> Iterator
         yield from (rows[at : at + batch_size] for at in range(0, len(rows), batch_size))
 
 
-def stack(column: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
-    """A column of a part, [N, F, L], and how many frames each row has of its own."""
+def in_order(clip_ids: list[str]) -> NDArray[np.int64]:
+    """Rows by the names of clips, as manifests are: what is learnt does not hang on how the work was cut."""
+    names = [clip_id.partition("+") for clip_id in clip_ids]  # of a copy its number, the tenth behind the second
+    return np.array(sorted(range(len(names)), key=lambda row: (names[row][0], len(names[row][2]), names[row][2])), int)
+
+
+def stack(
+    column: pa.ChunkedArray, shape: tuple[int, int], order: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    """A column, [N, F, L], and how many frames each row has of its own."""
     out, frames = np.zeros((len(column), *shape), np.float16), np.zeros(len(column), np.int64)
     values = (value for chunk in column.chunks for value in chunk)
-    for row, value in enumerate(values):
+    to = np.arange(len(column)) if order is None else np.argsort(order)
+    for row, value in zip(to, values, strict=True):
         own = np.frombuffer(value.as_buffer(), np.float16).reshape(shape[0], -1)
         frames[row] = own.shape[1]
         out[row, :, : own.shape[1]] = own

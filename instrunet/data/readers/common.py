@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from instrunet.audio.io import EXTENSIONS
+from instrunet.data.packed import SUFFIX
 from instrunet.errors import DataError
 
 Row = dict[str, str]
@@ -16,6 +17,11 @@ def folder_of(root: Path) -> Path:
     if not root.is_dir():
         raise DataError(f"expected a folder of sound at {root}, found {'a file' if root.exists() else 'nothing'}")
     return root
+
+
+def name_of(root: Path) -> str:
+    """The corpus's name, by which recordings are known: packing does not change it."""
+    return root.resolve().name.removesuffix(SUFFIX)
 
 
 def sounds(root: Path) -> list[Path]:

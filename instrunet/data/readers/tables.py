@@ -6,7 +6,7 @@ import pandas as pd
 
 from instrunet.data import manifest
 from instrunet.data.manifest import SPLITS, Clip
-from instrunet.data.readers.common import Row, folder_of, inside, rows_of, sounds, with_notes
+from instrunet.data.readers.common import Row, folder_of, inside, name_of, rows_of, sounds, with_notes
 from instrunet.errors import DataError
 
 
@@ -19,7 +19,7 @@ def csv_folder(root: Path) -> pd.DataFrame:
     clips = [_csv_clip(place, row, root) for place, row in rows_of(table, ("path", "label", "group"))]
     if not clips:
         raise DataError(f"{table} lists no clips; add rows of path,label,group")
-    return manifest.make(clips, root.resolve().name, root)
+    return manifest.make(clips, name_of(root), root)
 
 
 def class_folders(root: Path) -> pd.DataFrame:
@@ -43,7 +43,7 @@ def class_folders(root: Path) -> pd.DataFrame:
     ]
     unknown = f"no grouping is known of {root}: excerpts of one recording may fall on both sides of a split"
     note = "" if groups else f"{unknown}; write groups.csv (path,group) if files share one"
-    return with_notes(manifest.make(clips, root.resolve().name, root), note)
+    return with_notes(manifest.make(clips, name_of(root), root), note)
 
 
 def check_split(place: str, split: str) -> str:
