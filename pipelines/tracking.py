@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +62,10 @@ class Tracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with suppress(OSError) if error else nullcontext():  # on a full disk the first error is the one to be told
+            self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
         if self._outbox and error:
             tag = {"instrunet.error": clean(f"{type(error).__name__}: {error}")[:500]}
             self._outbox.journal.append("tags", values=tag)

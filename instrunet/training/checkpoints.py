@@ -7,6 +7,8 @@ of it, and the run is refused from then on (Ray 2.60, `checkpoint_manager.py`). 
 import shutil
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from instrunet.data import parts
 from instrunet.errors import JobError
 from instrunet.training.state import STATE_FILE, Save
@@ -20,11 +22,11 @@ def publish(folder: Path, step: int, save: Save, *, validated: bool) -> None:
     try:
         parts.publish_folder(path, save)
         _tidy(folder, path)
-    except OSError as error:
-        last = newest(folder)
+    except (OSError, SafetensorError) as error:  # tensors are written by a library with an error of its own
+        reason, last = getattr(error, "strerror", None) or error, newest(folder)
         where = f"after step {int(last.name.split('-')[1])}" if last else "from the start"
         raise JobError(
-            f"the checkpoint after step {step} cannot be written to {folder}: {error.strerror or error}; "
+            f"the checkpoint after step {step} cannot be written to {folder}: {reason}; "
             f"make room, then the same command goes on {where}"
         ) from None
 

@@ -1,6 +1,8 @@
 """A folder of checkpoints: whole or not there, the newest two, and a full disk that is told."""
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,28 @@ def test_the_same_step_again_changes_nothing(tmp_path: Path) -> None:
     for _ in range(2):
         checkpoints.publish(tmp_path, 5, save, validated=True)
     assert names(tmp_path) == ["step-000000005-validated"]
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    """Tensors are written by a library that has no OSError; a limit on the size of files is met as a full disk is."""
+    code = f"""
+import resource, signal, torch, safetensors.torch
+from pathlib import Path
+from instrunet.errors import JobError
+from instrunet.training import checkpoints
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+save = lambda folder: safetensors.torch.save_file({{"a": torch.zeros(1 << 20)}}, folder / "state.safetensors")
+try:
+    checkpoints.publish(Path({str(tmp_path)!r}), 10, save, validated=True)
+except JobError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (
+        done.stdout.startswith("the checkpoint after step 10 cannot be written to") and "File too large" in done.stdout
+    )
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("before", [0, 1])
