@@ -44,7 +44,8 @@ demo: setup ## corpus, features, training, evaluation, tags: under 10 minutes on
 bench: setup ## run every script of benchmarks/ (not part of test)
 	@for script in $(filter-out benchmarks/results.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-soak: setup ## kill trainings at random moments, twelve times, and compare how they end (not part of test)
+soak: setup ## SIGTERM, a full disk, then twelve kills of trainings at random moments (not part of test)
+	@INSTRUNET_SOAK=1 $(BIN)/python -m pytest tests/pipelines/test_resume.py
 	@$(BIN)/python tests/soak/kills.py
 
 lock: ## make constraints.txt anew from pyproject.toml (needs the network)

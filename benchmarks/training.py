@@ -40,7 +40,7 @@ from pipelines import features, train
 
 LABELS = tuple("abcdefghijk")
 BATCH, N_CLIPS, ROUNDS = 16, 64, 7
-EPOCHS, RUNS = 7, 2
+EPOCHS, RUNS = 5, 2
 FRONT = FrontEnd()
 NATIVE = Iteration11Spec(picture=PictureSpec(size=None, colour=False))
 STATISTICS = Statistics(mean={"logmel": (-4.0,)}, std={"logmel": (3.0,)}, n_windows=1)
@@ -116,7 +116,10 @@ class Ours:
 
 
 def ray_over_ddp() -> float:
-    """Seconds from one epoch's report to the next, checkpoints included: two gloo workers each, runs in turn."""
+    """Seconds from one epoch's report to the next, checkpoints included: two gloo workers each, runs in turn.
+
+    What Ray adds is some 0.2 s a validation, whatever lies between two of them: of epochs of 2 s that is 8 %.
+    """
     ratios = []
     with TemporaryDirectory() as home:
         for seed in range(RUNS):
@@ -128,8 +131,8 @@ def ray_over_ddp() -> float:
 
 
 def _with_ray(home: Path, seed: int) -> tuple[Job, float]:
-    size = "model={name: iteration11, picture: {size: 128, colour: true}}"
-    changes = [size, f"train.epochs={EPOCHS}", f"train.seed={seed}", f"out={home}", "tracking.enabled=false"]
+    changes = ["model={name: iteration11}", f"train.epochs={EPOCHS}", f"train.seed={seed}", f"out={home}"]
+    changes += ["tracking.enabled=false"]
     one = experiments.load(Path(__file__).parent.parent / "configs/smoke.yaml", changes)
     bundle = train.run(one)
     curve = EventAccumulator(str(bundle.parent / "tensorboard"))

@@ -81,7 +81,7 @@ class Reader:
         self._drain()
 
     def _watch(self) -> None:
-        while not self._end.wait(0.3):
+        while not self._end.wait(0.5):
             self._drain()
 
     def _drain(self) -> None:

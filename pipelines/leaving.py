@@ -21,7 +21,7 @@ from instrunet.training.state import Save
 
 EXIT = 128 + signal.SIGTERM
 WAIT_S = 20  # of the 30 that Kubernetes gives between SIGTERM and SIGKILL
-ASK_S = 0.3
+ASK_S = 1.0
 
 
 @contextmanager

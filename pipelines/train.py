@@ -195,7 +195,7 @@ def _train(experiment: Experiment, job: Job, home: Path, tracker: Tracker) -> li
 
 def _hurry() -> None:
     """The controller takes one report a worker at each look: every 2 s, an epoch of 1 s would wait as long again."""
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 
 
 def _trainer(experiment: Experiment, job: Job, home: Path, mailbox: Any) -> TorchTrainer:

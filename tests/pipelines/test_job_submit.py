@@ -42,9 +42,10 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         job = subprocess.Popen(
             ["bash", "-c", command], env=environment() | settings, stdout=log, stderr=log, start_new_session=True
         )
+    client = settings | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
     try:
-        _wait_until_it_listens(dashboard, job, folder / "log")
-        yield settings | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+        _wait_until_it_takes_jobs(client, folder, job)
+        yield client
     finally:
         os.killpg(job.pid, signal.SIGTERM)
         try:
@@ -55,14 +56,18 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _wait_until_it_listens(port: int, job: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(600):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        assert job.poll() is None, log.read_text()
-        time.sleep(0.1)
-    raise AssertionError(f"the head did not come up within a minute: {log.read_text()}")
+def _wait_until_it_takes_jobs(client: dict[str, str], folder: Path, job: "subprocess.Popen[bytes]") -> None:
+    """Its port answers some seconds before the agent that starts jobs does."""
+    said = ""
+    until = time.monotonic() + 180
+    while time.monotonic() < until:
+        tried = run("ray job submit -- true", folder, **client)
+        if tried.returncode == 0:
+            return
+        said = tried.stdout + tried.stderr
+        assert job.poll() is None, (folder / "log").read_text()
+        time.sleep(1)
+    raise AssertionError(f"the head took no job within three minutes: {said}{(folder / 'log').read_text()}")
 
 
 @pytest.fixture(scope="module")
