@@ -23,9 +23,7 @@ TRAIN = (
 TIMING = ("clips_per_s", "wait_share", "epoch_s")
 
 
-soak = pytest.mark.skipif(
-    "INSTRUNET_SOAK" not in os.environ, reason="more than a minute each: `make soak` runs them"
-)
+soak = pytest.mark.skipif("INSTRUNET_SOAK" not in os.environ, reason="more than a minute each: `make soak` runs them")
 
 
 @pytest.fixture(scope="module")
