@@ -3,7 +3,8 @@
 import argparse
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from instrunet import experiment
+from instrunet.audio.io import Sound
+from instrunet.audio.isolated import Decoder, Limits
 from instrunet.augment.copies import CopiesSpec, originals
 from instrunet.bundle import Bundle
 from instrunet.data import corpora, manifest, places, split
@@ -22,7 +25,8 @@ from instrunet.features import shards
 from instrunet.features.shards import Features
 from instrunet.models import n_parameters
 from instrunet.report import build, pictures
-from instrunet.report.build import ClipResult, Evaluation
+from instrunet.report.build import ClipResult, Evaluation, Why
+from instrunet.report.shown import why
 from instrunet.scoring import Scored, judge, score, told
 from pipelines import audit, features
 from pipelines.console import note, result
@@ -62,6 +66,7 @@ def run(args: argparse.Namespace) -> Path:
     if len(scored.clips) < len(frame):
         note(f"{len(frame) - len(scored.clips)} of {len(frame)} clips gave no sound and are not scored: see {folder}")
     evaluation = _evaluate(bundle, args.bundle, scored, leaks, args.split, held)
+    evaluation = replace(evaluation, why=_why(bundle, held, evaluation.clips, frame, target.cluster))
     page = build.build(evaluation, args.out)
     _record(args.bundle, target, evaluation, args.out)
     _summary(evaluation)
@@ -156,6 +161,18 @@ def _evaluate(
         history=_history(path),
         features=_examples(held, labels),
     )
+
+
+def _why(bundle: Bundle, held: Features, clips: Sequence[ClipResult], frame: pd.DataFrame, cluster: ClusterSpec) -> Why:
+    places_of = frame.set_index("clip_id")[["uri", "start_s", "n_bytes"]].to_dict("index")
+    with Decoder(Limits(wait_s=cluster.decode_wait_s)) as decoder:
+
+        def read(clip_id: str, rate: int, start_s: float, stop_s: float) -> Sound:
+            row = places_of[clip_id]
+            with places.sound(row["uri"]) as path:
+                return decoder.read(path, rate, row["start_s"] + start_s, row["start_s"] + stop_s)
+
+        return why(bundle, held, clips, read)
 
 
 def _rows(bundle: Bundle, scored: Scored, decided: list[list[str]]) -> list[ClipResult]:

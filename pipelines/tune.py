@@ -55,7 +55,7 @@ def run(experiment: Experiment, verbose: bool = False) -> Path:
         tracker.params(experiment.model_dump(mode="json"))
         tracker.tags(lineage.tags(draft.trained))
         trials = _search(experiment, search, home, job)
-        best = _keep(trials, search, home)
+        best = _keep(trials, search, experiment.train.keep, home)
         tracker.metrics(0, {f"best_{search.metric}": best["score"], "n_trials": len(trials)})
         tracker.artifacts(home / TRIALS, "study")
         tracker.model(home / BUNDLE)
@@ -207,9 +207,9 @@ def _draw(draw: dict[str, Any]) -> Any:
     return DRAWS[name][0](*values)
 
 
-def _keep(trials: list[Any], search: SearchSpec, home: Path) -> dict[str, Any]:
+def _keep(trials: list[Any], search: SearchSpec, keep: str, home: Path) -> dict[str, Any]:
     sign = -1 if search.metric.endswith("loss") else 1
-    rows = [_row(outcome, search.metric, sign) for outcome in trials]
+    rows = [_row(outcome, search.metric, sign, keep) for outcome in trials]
     best = max(range(len(rows)), key=lambda k: rows[k]["score"] * sign)
     with trials[best].checkpoint.as_directory() as folder:
         aside = home / f".{BUNDLE}.tmp"
@@ -221,11 +221,12 @@ def _keep(trials: list[Any], search: SearchSpec, home: Path) -> dict[str, Any]:
     return rows[best]
 
 
-def _row(outcome: Any, metric: str, sign: int) -> dict[str, Any]:
-    """The score is that of the trial's best epoch, whose bundle its checkpoint holds."""
+def _row(outcome: Any, metric: str, sign: int, keep: str) -> dict[str, Any]:
+    """The score is that of the epoch whose bundle the trial's checkpoint holds."""
     scores = outcome.metrics_dataframe[metric]
+    kept = scores.iloc[-1] if keep == "last" else scores.max() if sign > 0 else scores.min()
     return {
-        "score": float(scores.max() if sign > 0 else scores.min()),
+        "score": float(kept),
         "epochs": round(float(outcome.metrics_dataframe["epochs_done"].max()), 4),
         "changed": outcome.config["fields"],
     }

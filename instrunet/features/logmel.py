@@ -97,12 +97,18 @@ class LogMel(nn.Module):
         return np.multiply(power, power, out=power)
 
 
+def edges_hz(spec: LogMelSpec) -> NDArray[np.float64]:
+    """[F + 2]: band k begins at edge k, is highest at edge k + 1 and ends at edge k + 2."""
+    edges: NDArray[np.float64] = _hz(np.linspace(_mel(spec.fmin_hz), _mel(spec.fmax_hz), spec.n_mels + 2))
+    return edges
+
+
 def slaney_bands(spec: LogMelSpec) -> NDArray[np.float64]:
     """[F, K]: triangles of equal area, as librosa.filters.mel, which needs 1.4 s for its first call (numba).
 
     In double precision: torchaudio's weights, in single, move a quiet band beside a loud one by up to 0.006 dB.
     """
-    edges = _hz(np.linspace(_mel(spec.fmin_hz), _mel(spec.fmax_hz), spec.n_mels + 2))[:, None]  # [F + 2, 1]
+    edges = edges_hz(spec)[:, None]  # [F + 2, 1]
     bins = np.arange(spec.n_fft // 2 + 1) * (spec.sample_rate / spec.n_fft)  # [K]
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)

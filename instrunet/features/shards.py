@@ -137,7 +137,9 @@ class Features:
 
     def only(self, clip_ids: Collection[str]) -> "Features":
         """The windows of these clips."""
-        rows = np.flatnonzero([name in clip_ids for name in self.clips["clip_id"]])
+        return self.take(np.flatnonzero([name in clip_ids for name in self.clips["clip_id"]]))
+
+    def take(self, rows: NDArray[np.int64]) -> "Features":
         clips = {name: [column[row] for row in rows] for name, column in self.clips.items()}
         frames = None if self.frames is None else self.frames[rows]
         return Features({name: values[rows] for name, values in self.values.items()}, clips, frames)

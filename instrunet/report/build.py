@@ -43,6 +43,10 @@ class ClipResult:
     scores: Sequence[float] = ()
     drift: float | None = None
 
+    @property
+    def wrong(self) -> bool:
+        return set(self.true) != set(self.predicted)
+
 
 CLIPS = pa.schema(
     [(name, pa.string()) for name in ("clip_id", "uri", "group")]
@@ -50,6 +54,29 @@ CLIPS = pa.schema(
     + [(name, pa.float64()) for name in ("score", "start_s", "stop_s")]
     + [("scores", pa.list_(pa.float64())), ("drift", pa.float64())]
 )
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The window of a clip that decided, from `start_s` of the clip on: what was heard, gone by, its sound."""
+
+    clip: ClipResult
+    start_s: float
+    heard: NDArray[Any] | None = None  # [F, L]
+    went_by: NDArray[Any] | None = None  # [F, L] from 0 to 1
+    audio: bytes = b""  # MP3
+
+
+@dataclass(frozen=True)
+class Why:
+    """What `shown.why` found: clips worth a look, bands with the fall of the true labels' score without them, and a
+    map of windows with the true label of each and whether its clip was mistaken."""
+
+    shown: Sequence[Shown] = ()
+    strips: Sequence[tuple[str, float]] = ()
+    points: NDArray[Any] | None = None  # [N, 2]
+    point_labels: Sequence[str] = ()
+    point_wrong: Sequence[bool] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +101,7 @@ class Evaluation:
     clips: Sequence[ClipResult] = ()
     history: Sequence[Mapping[str, Any]] = ()
     features: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # label -> [F, L]
+    why: Why = Why()
 
 
 def build(evaluation: Evaluation, folder: Path) -> Path:
@@ -135,7 +163,7 @@ def check_folder(folder: Path) -> None:
 
 def summary(evaluation: Evaluation) -> str:
     """metrics.json: all but the rows and the pictures. NaN becomes null, as JSON has no word for it."""
-    names = [f.name for f in fields(evaluation) if f.name not in ("clips", "features")]
+    names = [f.name for f in fields(evaluation) if f.name not in ("clips", "features", "why")]
     tree = {"schema": SCHEMA} | {name: _plain(getattr(evaluation, name)) for name in names}
     return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -150,8 +178,8 @@ def render(evaluation: Evaluation) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "count": count, "magnitude": magnitude, "clock": clock}
-    mistakes = [clip for clip in evaluation.clips if set(clip.true) != set(clip.predicted)]
-    single = evaluation.kind == "single"
+    mistakes = [clip for clip in evaluation.clips if clip.wrong]
+    single, why = evaluation.kind == "single", evaluation.why
     return environment.get_template("page.html").render(
         e=evaluation,
         m=evaluation.metrics,
@@ -163,6 +191,9 @@ def render(evaluation: Evaluation) -> str:
         confusion=pictures.confusion(evaluation.metrics["confusion"], evaluation.labels) if single else None,
         curves=pictures.curves(evaluation.history),
         spectrograms={label: pictures.spectrogram(feature) for label, feature in evaluation.features.items()},
+        shown=[(one, *pictures.looked_at(one.heard, one.went_by), pictures.sound(one.audio)) for one in why.shown],
+        strips=pictures.strips(why.strips),
+        scatter=pictures.scatter(why.points, why.point_labels, why.point_wrong, evaluation.labels),
     )
 
 

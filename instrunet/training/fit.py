@@ -149,7 +149,7 @@ class _Run:
         if isinstance(self.trainee.schedule, ReduceLROnPlateau):
             self.trainee.schedule.step(loss)
         value = metrics[self.spec.monitor] * self.spec.sign
-        if value > self.progress.best:
+        if value > self.progress.best or self.spec.keep == "last":
             self.progress.best, self.progress.best_epoch = value, epoch
             self.best, self.misses = copied(self.trainee.served), misclassified(heard, self.val)
         if self.spec.on_collapse == "recover" and not guard.one_answer(metrics):

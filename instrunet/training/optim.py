@@ -60,6 +60,7 @@ class TrainSpec(Spec):
     val_every_steps: int | None = Field(None, gt=0)  # the same, inside an epoch, instead
     early_stop_patience: int = Field(10, gt=0)  # epochs
     monitor: Monitor = "val_loss"
+    keep: Literal["best", "last"] = "best"  # the validation whose weights are kept; `last` stops at no plateau
     on_collapse: Literal["stop", "recover", "ignore"] = "stop"
     max_recoveries: int = Field(3, ge=0)
 

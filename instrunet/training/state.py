@@ -34,7 +34,8 @@ MISSES_FILE = "misclassified.json"
 
 @dataclass
 class Progress:
-    """How far a run was at its last validation. `best` is the monitored figure, larger is better, at `best_epoch`.
+    """How far a run was at its last validation. `best` is the monitored figure, larger is better, at `best_epoch`,
+    whose weights are kept (the last ones, where the spec says so).
 
     Epoch 0 is the first, when it is done; half an epoch later is 0.5.
     """

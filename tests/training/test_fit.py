@@ -212,6 +212,12 @@ def test_training_stops_early(tones: Path, tmp_path: Path) -> None:
     assert len(progress.history) == progress.best_epoch + 1 + 2
 
 
+def test_the_last_weights_are_kept_where_that_is_asked_for(tones: Path, tmp_path: Path) -> None:
+    progress = run(job(tones, learning_rate=0.03, epochs=6, keep="last", early_stop_patience=1), tmp_path)
+    assert len(progress.history) == 6 and progress.best_epoch == 5
+    assert Bundle.load(tmp_path / "epoch-5" / BUNDLE).spec.trained.epoch == 5
+
+
 @pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
 def test_the_bundle_is_that_of_the_best_epoch(tones: Path, tmp_path: Path, monitor: str) -> None:
     # A high learning rate makes the figures go up and down, so that the best epoch is not the last
