@@ -1,10 +1,14 @@
 """A user's mistakes: one line that says what was expected, what came and what to change, exit code 2, nothing left."""
 
+import os
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
-from conftest import make_place, run
+from conftest import ROOT, environment, make_place, run
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +116,30 @@ def test_more_than_the_machine_has(asked: str, here: Path, folder: Path) -> None
     assert done.returncode == 2
     assert "are asked for, this machine's Ray has" in done.stderr.splitlines()[-1]
     assert not list(folder.rglob("bundle"))
+
+
+def test_ctrl_c_while_libraries_are_imported(here: Path) -> None:
+    done = run('python -c "import pipelines, os, signal; os.kill(os.getpid(), signal.SIGINT)"; exit $?', ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted; nothing was begun\n")
+
+
+@pytest.mark.ray
+def test_ctrl_c(here: Path, tmp_path: Path, small_folder: Path) -> None:
+    command = f"python jobs/train.py configs/csv.yaml data.root={small_folder} out={tmp_path}/runs; exit $?"
+    job = subprocess.Popen(
+        ["bash", "-c", command],
+        cwd=here,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    while not (tmp_path / "runs").exists() and job.poll() is None:  # then Ray starts
+        time.sleep(0.1)
+    time.sleep(2)
+    os.killpg(job.pid, signal.SIGINT)  # as a terminal does
+    said, told = job.communicate(timeout=60)
+    assert job.returncode in (130, -signal.SIGINT), told
+    assert said == "" and "Traceback" not in told
+    assert told.splitlines()[-1] == "interrupted; what was finished is kept, the same command goes on from there"

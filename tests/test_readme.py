@@ -16,7 +16,10 @@ ELSEWHERE = {
     "make test": "it is what runs this test",
     "export RAY_AUTH_MODE=token": "tests/pipelines/test_job_submit.py",
 }
-SMALLER = {"python jobs/tune.py configs/tune/smoke.yaml": " data.synth.recordings=4 data.synth.clips=2"}
+SMALLER = {
+    "python jobs/tune.py configs/tune/smoke.yaml": " data.synth.recordings=4 data.synth.clips=2",
+    "python jobs/train.py configs/irmas.yaml data.root=IRMAS": " train.epochs=2",
+}
 JOBS = sorted(path.name for path in (ROOT / "jobs").glob("*.py"))
 
 

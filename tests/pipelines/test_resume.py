@@ -89,14 +89,17 @@ def test_killed_worker(undisturbed: Path, disturbed: Path) -> None:
     assert sorted(tracked_epochs(disturbed)) == list(range(EPOCHS))
 
 
-def test_interrupted_and_killed_driver(undisturbed: Path, disturbed: Path) -> None:
+@soak
+def test_an_interrupted_driver(disturbed: Path) -> None:
     job = begin(disturbed)
     workers_after_an_epoch(disturbed, job)
     job.send_signal(signal.SIGINT)
     assert job.wait(60) == 130
     assert (disturbed / "log").read_text().splitlines()[-1].startswith("interrupted; what was finished is kept")
-    (workers,) = disturbed.glob("runs/train/*/workers.json")
-    workers.unlink()
+    assert list(disturbed.glob("runs/train/*/checkpoints/step-*"))
+
+
+def test_killed_driver(undisturbed: Path, disturbed: Path) -> None:
     job = begin(disturbed)
     workers_after_an_epoch(disturbed, job)
     job.kill()
