@@ -22,15 +22,19 @@ from instrunet.drift import compare
 from instrunet.errors import DataError
 from instrunet.experiment import ClusterSpec, TrackingSpec
 from instrunet.features import shards
+from instrunet.features.measures import NAMES
 from instrunet.features.shards import Features
+from instrunet.metrics.slices import Slice, slices
 from instrunet.models import n_parameters
 from instrunet.report import build, pictures
 from instrunet.report.build import ClipResult, Evaluation, Why
 from instrunet.report.shown import why
-from instrunet.scoring import Scored, judge, score, told
+from instrunet.scoring import MAIN, Judgement, Scored, judge, score, told
 from pipelines import audit, features
 from pipelines.console import note, result
 from pipelines.tracking import Tracker
+
+NUMBERS = {"length in s": "duration_s", "level in dBFS": "level_db"}  # by which scores are told apart
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ def run(args: argparse.Namespace) -> Path:
     if len(scored.clips) < len(frame):
         note(f"{len(frame) - len(scored.clips)} of {len(frame)} clips gave no sound and are not scored: see {folder}")
     evaluation = _evaluate(bundle, args.bundle, scored, leaks, args.split, held)
-    evaluation = replace(evaluation, why=_why(bundle, held, evaluation.clips, frame, target.cluster))
+    shown = _why(bundle, held, evaluation.clips, frame, target.cluster)
+    evaluation = replace(evaluation, why=shown, slices=_slices(judge(bundle, scored), scored, frame))
     page = build.build(evaluation, args.out)
     _record(args.bundle, target, evaluation, args.out)
     _summary(evaluation)
@@ -161,6 +166,14 @@ def _evaluate(
         history=_history(path),
         features=_examples(held, labels),
     )
+
+
+def _slices(judgement: Judgement, scored: Scored, frame: pd.DataFrame) -> list[Slice]:
+    traits = dict(zip(frame["clip_id"], frame["traits"], strict=True))
+    own = [list(traits[name]) if traits[name] is not None else [] for name in scored.clips["clip_id"]]
+    measured = np.array([row for row in scored.clips["measures"]])
+    numbers = {said: measured[:, NAMES.index(name)] for said, name in NUMBERS.items()}
+    return slices(judgement.judged, len(judgement.labels), MAIN[judgement.kind], own, numbers)
 
 
 def _why(bundle: Bundle, held: Features, clips: Sequence[ClipResult], frame: pd.DataFrame, cluster: ClusterSpec) -> Why:

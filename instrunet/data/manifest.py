@@ -35,9 +35,10 @@ SCHEMA = pa.schema(
         ("sha256", pa.string()),
         ("twin_of", pa.string()),  # of an augmented copy, the clip it was made of; null for an original
         ("n_bytes", pa.int64()),  # of the whole file
+        ("traits", pa.list_(pa.string())),  # `genre=pop`: what else is known, by which scores may be told apart
     ]
 )
-LATER = ("twin_of", "n_bytes")  # columns that older manifests lack
+LATER = ("twin_of", "n_bytes", "traits")  # columns that older manifests lack
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Clip:
     split: str = ""
     start_s: float = 0.0
     stop_s: float | None = None
+    traits: Sequence[str] = ()
 
 
 def make(clips: Sequence[Clip], corpus: str, root: Path) -> pd.DataFrame:
@@ -161,6 +163,7 @@ def _row(clip: Clip, corpus: str, root: Path, file: _File) -> dict[str, Any]:
         "sha256": file.sha256,
         "twin_of": None,
         "n_bytes": file.n_bytes,
+        "traits": list(clip.traits),
     }
 
 

@@ -68,6 +68,13 @@ def of(judged: Judged, n_labels: int, seed: int = 0) -> dict[str, Interval]:
     return _of(_counts(judged, n_labels), judged.groups, SINGLE if judged.y_true.ndim == 1 else MULTI, seed)
 
 
+def figures(judged: Judged, n_labels: int) -> dict[str, float]:
+    """What the intervals are of."""
+    whole = _counts(judged, n_labels).sum(0, keepdims=True)
+    of_kind = SINGLE if judged.y_true.ndim == 1 else MULTI
+    return {name: float(figure(whole)[0]) for name, figure in of_kind.items()}
+
+
 def between(a: Judged, b: Judged, n_labels: int, seed: int = 0) -> dict[str, tuple[float, Interval]]:
     """How much higher the figures of `a` are than those of `b`, which are other clips: each is drawn by itself.
 

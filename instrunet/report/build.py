@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from instrunet.errors import DataError
+from instrunet.metrics.slices import Slice
 from instrunet.report import pictures
 
 SCHEMA = 1
@@ -102,6 +103,7 @@ class Evaluation:
     history: Sequence[Mapping[str, Any]] = ()
     features: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # label -> [F, L]
     why: Why = Why()
+    slices: Sequence[Slice] = ()
 
 
 def build(evaluation: Evaluation, folder: Path) -> Path:
@@ -163,8 +165,9 @@ def check_folder(folder: Path) -> None:
 
 def summary(evaluation: Evaluation) -> str:
     """metrics.json: all but the rows and the pictures. NaN becomes null, as JSON has no word for it."""
-    names = [f.name for f in fields(evaluation) if f.name not in ("clips", "features", "why")]
+    names = [f.name for f in fields(evaluation) if f.name not in ("clips", "features", "why", "slices")]
     tree = {"schema": SCHEMA} | {name: _plain(getattr(evaluation, name)) for name in names}
+    tree["slices"] = [_plain(asdict(one)) for one in evaluation.slices]
     return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -52,6 +52,22 @@ def test_irmas_training_names(tmp_path: Path, name: str, label: str, group: str)
     assert by_name(irmas(tmp_path)) == {f"{name}.wav": ([label], group, "")}
 
 
+def test_what_names_and_columns_tell_besides_are_traits(tmp_path: Path) -> None:
+    names = ("[cel][dru][cou_fol]0001__1", "003__[cel][nod][cla]0002__1", "[cla][jaz_blu]0003__1")
+    for name in names:
+        sound(tmp_path / "irmas" / "cel" / f"{name}.wav")
+    told = {Path(row["uri"]).stem: list(row["traits"]) for row in irmas(tmp_path / "irmas").to_dict("records")}
+    assert told == {
+        names[0]: ["genre=cou_fol", "drums=yes"],
+        names[1]: ["genre=cla", "drums=no"],
+        names[2]: ["genre=jaz_blu"],
+    }
+    sound(tmp_path / "csv" / "a.wav")
+    table = "path,label,group,split,mood,licence\na.wav,x,g,test,calm,\n"
+    (tmp_path / "csv" / "metadata.csv").write_text(table, encoding="utf-8")
+    assert [list(own) for own in csv_folder(tmp_path / "csv")["traits"]] == [["mood=calm"]]
+
+
 def test_irmas_numbers_recur_across_classes_as_other_groups(tmp_path: Path) -> None:
     for label in ("cel", "cla", "pia"):
         for clip in (1, 2, 3):

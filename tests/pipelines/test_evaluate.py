@@ -117,6 +117,19 @@ def test_a_config_brings_its_split_and_takes_overrides(corpus: Path, tmp_path: P
     pd.testing.assert_frame_equal(target.frame, features.read_manifest(expected))
 
 
+def test_parts_are_told_apart_by_what_the_table_says_besides(place: Path) -> None:
+    corpus = write_corpus(place / "tones")
+    head, *rows = (corpus / "metadata.csv").read_text(encoding="utf-8").splitlines()
+    moods = [f"{row},{'calm' if k < 5 else 'wild'}" for k, row in enumerate(rows * 2)]
+    for k in range(9, 18):  # each clip twice, under another name
+        name = rows[k - 9].split(",")[0]
+        write(corpus / f"again_{name}", sound(1.2, 300))
+        moods[k] = f"again_{moods[k]}"
+    (corpus / "metadata.csv").write_text("\n".join([f"{head},mood", *moods]) + "\n", encoding="utf-8")
+    found = [one for one in run(arguments(place, corpus))["slices"] if one["by"] == "mood"]
+    assert {(one["value"], one["n"]) for one in found} == {("calm", 5), ("wild", 13)}
+
+
 def test_overrides_of_a_folder_are_refused(corpus: Path) -> None:
     with pytest.raises(
         DataError, match=r"^overrides \(split\.seed=3\) change a CONFIG; .*tones is not one \(\.yaml\)$"

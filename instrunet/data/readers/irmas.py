@@ -13,7 +13,9 @@ from instrunet.errors import DataError
 
 IRMAS_CLASSES = ("cel", "cla", "flu", "gac", "gel", "org", "pia", "sax", "tru", "vio", "voi")
 # [NNN__][class](dru|nod)?[genre]RRRR__K: `cla` is clarinet or classical by its position.
-IRMAS_TRAIN = re.compile(r"(?:\d+__)?\[(?P<label>\w{3})\](?:\[(?:dru|nod)\])?\[\w{3}(?:_\w{3})?\](?P<number>\d+)__\d+")
+IRMAS_TRAIN = re.compile(
+    r"(?:\d+__)?\[(?P<label>\w{3})\](?:\[(?P<drums>dru|nod)\])?\[(?P<genre>\w{3}(?:_\w{3})?)\](?P<number>\d+)__\d+"
+)
 IRMAS_TEST = re.compile(r"(?:\(\d+\)\s*)?(?P<title>.+?)-\d+$")
 
 
@@ -46,7 +48,9 @@ def _train(path: Path) -> Clip:
         raise DataError(
             f"expected a name like [cel][nod][cla]0001__2.wav, or a .txt of labels beside it, got {path.name}"
         )
-    return Clip(path, [match["label"]], f"{match['label']}/{match['number']}")
+    drums = {"dru": ["drums=yes"], "nod": ["drums=no"]}.get(match["drums"], [])
+    traits = [f"genre={match['genre']}", *drums]
+    return Clip(path, [match["label"]], f"{match['label']}/{match['number']}", traits=traits)
 
 
 def _test(path: Path) -> Clip:

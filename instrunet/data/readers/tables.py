@@ -9,6 +9,8 @@ from instrunet.data.manifest import SPLITS, Clip
 from instrunet.data.readers.common import Row, folder_of, inside, name_of, rows_of, sounds, with_notes
 from instrunet.errors import DataError
 
+COLUMNS = ("path", "label", "group", "split")  # of metadata.csv; all others are traits
+
 
 def csv_folder(root: Path) -> pd.DataFrame:
     table = folder_of(root) / "metadata.csv"
@@ -61,7 +63,8 @@ def _csv_clip(place: str, row: Row, root: Path) -> Clip:
     split = check_split(place, row.get("split", ""))
     if not row["path"]:
         raise DataError(f"{place}: the path is empty; name a sound file, relative to the folder")
-    return Clip(inside(root, row["path"], place), labels, row["group"], split)
+    traits = [f"{name}={value}" for name, value in row.items() if name and name not in COLUMNS and value]
+    return Clip(inside(root, row["path"], place), labels, row["group"], split, traits=traits)
 
 
 def _groups(root: Path) -> dict[str, str]:
