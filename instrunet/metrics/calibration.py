@@ -97,4 +97,4 @@ def _binned(said: Floats, came_true: Bools, bins: int) -> tuple[Floats, Floats, 
     n, total, hits = (
         np.bincount(place, weights, minlength=bins) for weights in (None, said.astype(np.float64), came_true)
     )
-    return n, total / np.maximum(n, 1), hits / np.maximum(n, 1)
+    return n.astype(np.float64), total / np.maximum(n, 1), hits / np.maximum(n, 1)

@@ -112,8 +112,8 @@ def hamming(y_true: Bools, y_pred: Bools) -> float:
 def top_hit(y_true: Bools, scores: Floats, k: int) -> float:
     labelled = y_true.any(axis=1)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    hits = np.take_along_axis(y_true, best, axis=1).any(axis=1)
-    return float(np.mean(hits[labelled])) if labelled.any() else 0.0
+    found: Bools = np.take_along_axis(y_true, best, axis=1)[labelled]
+    return float(np.mean(np.any(found, axis=1))) if labelled.any() else 0.0
 
 
 def average_precisions(y_true: Bools, scores: Floats) -> list[float | None]:

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from instrunet.errors import DataError
-from instrunet.report import pictures
+from instrunet.report import belief, pictures
 
 SCHEMA = 1
 MAX_MISTAKES = 25
@@ -42,13 +42,14 @@ class ClipResult:
     stop_s: float | None = None
     scores: Sequence[float] = ()
     drift: float | None = None
+    answered: bool = True  # False: the model was not sure enough, and `predicted` is empty
 
 
 CLIPS = pa.schema(
     [(name, pa.string()) for name in ("clip_id", "uri", "group")]
     + [(name, pa.list_(pa.string())) for name in ("true", "predicted")]
     + [(name, pa.float64()) for name in ("score", "start_s", "stop_s")]
-    + [("scores", pa.list_(pa.float64())), ("drift", pa.float64())]
+    + [("scores", pa.list_(pa.float64())), ("drift", pa.float64()), ("answered", pa.bool_())]
 )
 
 
@@ -71,6 +72,8 @@ class Evaluation:
     leaky: bool
     leak_reasons: Sequence[str] = ()
     drift: Mapping[str, Any] | None = None  # what `drift.compare` gave
+    protocols: Sequence[Mapping[str, Any]] = ()  # rows of `protocols.table`
+    belief: Mapping[str, Any] | None = None  # what `scoring.belief` gave
     clips: Sequence[ClipResult] = ()
     history: Sequence[Mapping[str, Any]] = ()
     features: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # label -> [F, L]
@@ -150,7 +153,7 @@ def render(evaluation: Evaluation) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "count": count, "magnitude": magnitude, "clock": clock}
-    mistakes = [clip for clip in evaluation.clips if set(clip.true) != set(clip.predicted)]
+    mistakes = [clip for clip in evaluation.clips if clip.answered and set(clip.true) != set(clip.predicted)]
     single = evaluation.kind == "single"
     return environment.get_template("page.html").render(
         e=evaluation,
@@ -162,6 +165,7 @@ def render(evaluation: Evaluation) -> str:
         max_counted=pictures.MAX_COUNTED_LABELS,
         confusion=pictures.confusion(evaluation.metrics["confusion"], evaluation.labels) if single else None,
         curves=pictures.curves(evaluation.history),
+        believed=belief.drawn(evaluation.belief),
         spectrograms={label: pictures.spectrogram(feature) for label, feature in evaluation.features.items()},
     )
 
