@@ -21,6 +21,7 @@ from instrunet.audio import io
 from instrunet.bundle_spec import BundleSpec
 from instrunet.config import canonical_json
 from instrunet.data.parts import read_json
+from instrunet.decisions import NO_ANSWER, Decisions
 from instrunet.errors import BundleError, ConfigError, DataError
 from instrunet.features.featurizer import Featurizer, Windows
 from instrunet.features.shards import alike
@@ -44,9 +45,10 @@ class Heard:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one sound: `labels` is its decision, `scores` the mean over the windows.
+    """What a model says of one sound: `labels` is its decision, `scores` the mean over the windows, calibrated.
 
-    `status` is `tagged`, `damaged` (decided on what was kept), `silent` or `too_short` (no decision).
+    `status` is `tagged`, `damaged` (decided on what was kept), `silent` or `too_short` (no decision). A sound of which
+    it is not sure enough has the flag `no_answer` and no labels.
     """
 
     status: str
@@ -93,7 +95,7 @@ class Bundle:
     def __call__(self, sound: Path | str | NDArray[np.float32], sample_rate: int | None = None) -> Prediction:
         """Decide on a file, or on samples [T] or [T, C] at `sample_rate`."""
         heard = self.hear(self._read(sound, sample_rate))
-        mean = heard.scores.mean(0) if len(heard.scores) else None
+        mean = self.of_clip(heard.scores) if len(heard.scores) else None
         return Prediction(
             heard.status or "tagged",
             self.decide(mean) if mean is not None else [],
@@ -101,7 +103,7 @@ class Bundle:
             heard.window_start_s,
             heard.scores.tolist(),
             heard.duration_s,
-            heard.flags,
+            heard.flags if mean is None else self.flagged(heard.flags, mean),
             heard.reason,
             self.drift(heard.measures),
         )
@@ -124,32 +126,60 @@ class Bundle:
         features = {name: torch.from_numpy(values) for name, values in windows.features.items()}
         return self.predict(features, batch_size)
 
-    @torch.inference_mode()
     def predict(
         self, features: Mapping[str, Tensor], batch_size: int = 32, frames: NDArray[np.int64] | None = None
     ) -> NDArray[np.float32]:
         """{name: [W, F, L]} to probabilities [W, K], in batches; `frames` [W] of L are a window's own, if not all."""
+        return self.activated(self.logits(features, batch_size, frames))
+
+    @torch.inference_mode()
+    def logits(
+        self, features: Mapping[str, Tensor], batch_size: int = 32, frames: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """As the network gives them, before the temperature: what is calibrated."""
         n = len(next(iter(features.values())))
         out = np.zeros((n, len(self.spec.labels)), np.float32)
         for rows in alike(n, frames, batch_size):
             end = None if frames is None else int(frames[rows[0]])
             batch = {name: values[rows][..., :end].float() for name, values in features.items()}
-            out[rows] = self._activate(self.network(batch)).numpy()
+            out[rows] = self.network(batch).float().numpy()
         return out
 
+    def activated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        scaled = torch.from_numpy(logits) / self.spec.temperature
+        found: NDArray[np.float32] = (scaled.softmax(1) if self.spec.kind == "single" else scaled.sigmoid()).numpy()
+        return found
+
+    def of_clip(self, windows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Scores [W, K] of a sound's windows to the one row [K] that is decided on: their mean, calibrated."""
+        return np.asarray(self.calibrated(windows.mean(0)), np.float32)
+
+    def calibrated(self, mean: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """Mean scores of clips [..., K] by the bundle's curves, if it has any."""
+        return self.decisions.calibrated(mean, self.spec.kind)
+
+    def answers(self, scores: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+        """Whether clips of these scores [..., K] get an answer [...]."""
+        return np.asarray(scores.max(-1) >= self.decisions.abstain_below)
+
     def decide(self, scores: NDArray[np.float32]) -> list[str]:
-        """Labels for mean scores [K]: the best one, or every one at or above its threshold."""
+        """Labels for a clip's scores [K]: the best one, or every one at or above its threshold; none of an unsure."""
+        if not self.answers(scores):
+            return []
         if self.spec.kind == "single":
             return [self.spec.labels[int(scores.argmax())]]
         return [label for label, s, t in zip(self.spec.labels, scores, self.thresholds, strict=True) if s >= t]
 
+    def flagged(self, flags: Sequence[str], scores: NDArray[np.float32]) -> list[str]:
+        return [*flags] if self.answers(scores) else sorted({*flags, NO_ANSWER})
+
+    @property
+    def decisions(self) -> Decisions:
+        return self.spec.decisions or Decisions()
+
     @property
     def thresholds(self) -> NDArray[np.float32]:
         return np.array(self.spec.thresholds or [0.5] * len(self.spec.labels), np.float32)
-
-    def _activate(self, logits: Tensor) -> Tensor:
-        scaled = logits.float() / self.spec.temperature
-        return scaled.softmax(1) if self.spec.kind == "single" else scaled.sigmoid()
 
     def _read(self, sound: Path | str | NDArray[np.float32], sample_rate: int | None) -> io.Sound:
         rate = self.spec.front.sample_rate

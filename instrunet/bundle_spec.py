@@ -4,7 +4,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from instrunet.config import Spec
+from instrunet.config import Spec, fingerprint
+from instrunet.decisions import Decisions
 from instrunet.drift import Profile
 from instrunet.features.featurizer import FrontEnd, Statistics
 from instrunet.models import ModelSpec
@@ -43,6 +44,7 @@ class BundleSpec(Spec):
     profile: Profile | None = None  # None: the bundle is older than the drift guard
     temperature: float = Field(1.0, gt=0)
     thresholds: tuple[float, ...] = ()  # one a label, for `multi`; empty: 0.5 each
+    decisions: Decisions | None = None  # None: not calibrated
     trained: Provenance = Provenance()
     weights_sha256: str = ""
 
@@ -52,7 +54,15 @@ class BundleSpec(Spec):
             raise ValueError(f"each label may stand once; got {', '.join(self.labels)}")
         if self.thresholds and len(self.thresholds) != len(self.labels):
             raise ValueError(f"thresholds needs {len(self.labels)} numbers, one a label; got {len(self.thresholds)}")
+        curves = self.decisions.isotonic if self.decisions else ()
+        if curves and len(curves) != len(self.labels):
+            raise ValueError(f"decisions.isotonic needs {len(self.labels)} curves, one a label; got {len(curves)}")
         for feature in self.front.features:
             if not (feature.name in self.statistics.mean and feature.name in self.statistics.std):
                 raise ValueError(f"statistics needs the mean and std of {feature.name}, which front.features names")
         return self
+
+    def fingerprint(self) -> str:
+        """A bundle without decisions has the one that it had before there were any."""
+        tree = self.model_dump(mode="json")
+        return fingerprint(tree if self.decisions else {k: v for k, v in tree.items() if k != "decisions"})

@@ -49,6 +49,14 @@ def evaluation_parser(doc: str | None) -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, required=True, help="the folder of the report")
     made.add_argument("--split", default="test", help="train, val, test (default) or official")
     made.add_argument("--allow-leaks", action="store_true", help="score data the bundle has seen, labelled LEAKY")
+    made.add_argument(
+        "--aggregate",
+        default="",
+        metavar="RULE,...",
+        help="from windows to clips: mean,sum_normalised,max,vote,max_mean",
+    )
+    made.add_argument("--map", action="append", default=[], metavar="OLD=NEW", help="what BUNDLE calls a label")
+    made.add_argument("--ignore", action="append", default=[], metavar="LABEL", help="take a label off the clips")
     recipes = made.add_mutually_exclusive_group()
     recipes.add_argument(
         "--leak-premium", action="store_true", help="train CONFIG on a split at random and on one by group; compare"
@@ -76,9 +84,10 @@ def _check_recipe(args: argparse.Namespace) -> None:
     asked = "--leak-premium" if args.leak_premium else "--folds"
     if args.bundle.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"{asked} trains and judges a CONFIG (.yaml), got {args.bundle}; leave BUNDLE out")
-    if args.allow_leaks or args.split != "test":
-        given = "--allow-leaks" if args.allow_leaks else "--split"
-        raise ConfigError(f"{given} goes with a BUNDLE, not with {asked}: the test split of each training is scored")
+    given = {"--allow-leaks": args.allow_leaks, "--split": args.split != "test", "--aggregate": args.aggregate}
+    given |= {"--map": args.map, "--ignore": args.ignore}
+    for option in (name for name, value in given.items() if value):
+        raise ConfigError(f"{option} goes with a BUNDLE, not with {asked}: the test split of each training is scored")
     args.overrides = [word for word in (args.target, *args.overrides) if word is not None]
 
 

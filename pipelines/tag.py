@@ -99,7 +99,8 @@ def _close(ledger: dict[str, Any], out: Path, max_bad_fraction: float) -> None:
     for text in (ledger["drift"] or {}).get("warnings", ()):
         note(f"warning: {text}")
     leaky = "LEAKY: " if ledger["leaky"] else ""
-    result(f"{leaky}tagged {files['in']} files, {ledger['audio_s']['out'] / 3600:.2f} h of sound: {counts}")
+    unsure = f"; {ledger['no_answer']} without an answer" if ledger["no_answer"] else ""
+    result(f"{leaky}tagged {files['in']} files, {ledger['audio_s']['out'] / 3600:.2f} h of sound: {counts}{unsure}")
     if not ledger["closed"]:
         raise JobError(f"the books do not close: see {out / books.LEDGER} for what went in and what came out")
     n_bad = sum(by_status[status] for status in tagger.BAD)

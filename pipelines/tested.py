@@ -88,6 +88,8 @@ def pooled_of(tested: Sequence[Tested]) -> Tested:
         truth=np.concatenate([one.truth for one in ours]),
         scores=np.concatenate(moved),
         thresholds=np.full_like(ours[0].thresholds, 0.5),
+        answered=None,
+        chances=single or all((one.thresholds == 0.5).all() for one in ours),
         groups=tuple(group for one in ours for group in one.groups),
     )
     leaks = [f"fold {n}: {one.audit}" for n, one in enumerate(tested, 1) if one.leaky]

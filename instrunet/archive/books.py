@@ -16,6 +16,7 @@ from instrunet.archive import units
 from instrunet.archive.tagger import BAD, STATUSES
 from instrunet.bundle import Bundle
 from instrunet.data import parts, places
+from instrunet.decisions import NO_ANSWER
 from instrunet.drift import compare
 
 UNITS, RECORDINGS, LEDGER = "units", "recordings", "ledger.json"
@@ -43,8 +44,9 @@ def close(out: Path, work: pa.Table, bundle: Bundle) -> dict[str, Any]:
     n_parts = units.n_parts(work)
     path = parts.part_path(out, RECORDINGS, 0)
     parts.write_aside(path, lambda aside: _write_recordings(aside, out, n_parts, bundle))
-    files = _read(path, ["status", "measures"])
+    files = _read(path, ["status", "measures", "flags"])
     ledger = _ledger(work, out, files) | {"drift": compare(bundle.spec.profile, files["measures"].to_pylist())}
+    ledger["no_answer"] = sum(NO_ANSWER in flags for flags in files["flags"].to_pylist())
     ledger["leaky"] = f"LEAKY: {why}" if (why := bundle.spec.trained.leaky) else ""
     parts.write_json(out / LEDGER, ledger)
     return ledger
@@ -65,12 +67,13 @@ def recordings(out: Path, n_parts: int, bundle: Bundle) -> Iterator[dict[str, An
 
 def _recording(rows: list[dict[str, Any]], bundle: Bundle) -> dict[str, Any]:
     windows = [scores for row in rows for scores in row["scores"]]
-    mean = np.array(windows, np.float64).mean(0).astype(np.float32) if windows else None
+    mean = bundle.of_clip(np.array(windows, np.float64)) if windows else None
+    flags = sorted({flag for row in rows for flag in row["flags"]})
     measures = _measures(rows)
     return {
         "uri": rows[0]["uri"],
         "status": _status({row["status"] for row in rows}),
-        "flags": sorted({flag for row in rows for flag in row["flags"]}),
+        "flags": flags if mean is None else bundle.flagged(flags, mean),
         "duration_s": sum(_seconds(row) for row in rows),
         "labels": bundle.decide(mean) if mean is not None else [],
         "scores": mean.tolist() if mean is not None else [],

@@ -9,7 +9,12 @@ Conventions, and how others differ:
 * Samples F1 is the mean of each clip's own F1. A clip with no true label that is given none counts as 1.0; scikit-learn
   by default counts it as 0.0.
 * LRAP is scikit-learn's: a clip with no true label, or with all of them, counts as 1.0.
-* Top-1 hit is the share, among the clips that have a true label, whose highest score belongs to a true label.
+* Top-1 hit is the share, among the clips that have a true label, whose highest score belongs to a true label; top-3 and
+  top-5 hit that one of so many highest does, where K is larger.
+* mAP is the mean of the classes' average precisions (the step-wise sum of scikit-learn, no interpolation), ROC-AUC that
+  of their areas. A class takes part in the first if some clip has it, in the second if some clip has it not as well;
+  `auc_left_out` names those that do not, and where none is left the figure is None. scikit-learn counts an average
+  precision of a class without clips as 0, with a warning.
 * Hamming is a loss: the share of the N x K decisions that are wrong.
 * An average over nothing is 0.0, and so are the precision of a class never predicted and the recall of one never true.
 """
@@ -25,6 +30,7 @@ from instrunet.errors import DataError
 from instrunet.metrics.single import Floats, validate_scores
 
 Bools = NDArray[np.bool_]
+TOPS = (1, 3, 5)
 
 
 def validate(y_true: Bools, scores: Floats, labels: Sequence[str], thresholds: Floats) -> None:
@@ -51,15 +57,25 @@ def evaluate(y_true: Bools, scores: Floats, labels: Sequence[str], thresholds: F
     """All figures of a multi-label task, as plain numbers that JSON can hold."""
     validate(y_true, scores, labels, thresholds)
     y_pred = scores >= thresholds
+    precisions, areas = average_precisions(y_true, scores), areas_under_roc(y_true, scores)
     return {
         "n": len(y_true),
         "micro_f1": micro_f1(y_true, y_pred),
         "macro_f1": macro_f1(y_true, y_pred),
+        "weighted_f1": weighted_f1(y_true, y_pred),
         "samples_f1": samples_f1(y_true, y_pred),
         "lrap": lrap(y_true, scores),
         "hamming": hamming(y_true, y_pred),
-        "top1_hit": top1_hit(y_true, scores),
-        "per_class": per_class(y_true, y_pred, labels, thresholds),
+        **{f"top{k}_hit": top_hit(y_true, scores, k) for k in TOPS if k == 1 or k < len(labels)},
+        "map": _mean_of(precisions),
+        "roc_auc": _mean_of(areas),
+        "auc_left_out": [label for label, area in zip(labels, areas, strict=True) if area is None],
+        "per_class": {
+            label: row | {"average_precision": precision, "roc_auc": area}
+            for (label, row), precision, area in zip(
+                per_class(y_true, y_pred, labels, thresholds).items(), precisions, areas, strict=True
+            )
+        },
     }
 
 
@@ -71,6 +87,11 @@ def micro_f1(y_true: Bools, y_pred: Bools) -> float:
 def macro_f1(y_true: Bools, y_pred: Bools) -> float:
     present = np.flatnonzero(y_true.any(axis=0))
     return float(np.mean(_columns(y_true, y_pred)[2][present])) if len(present) else 0.0
+
+
+def weighted_f1(y_true: Bools, y_pred: Bools) -> float:
+    f1, n = _columns(y_true, y_pred)[2:]
+    return float((f1 * n).sum() / n.sum()) if n.sum() else 0.0
 
 
 def samples_f1(y_true: Bools, y_pred: Bools) -> float:
@@ -88,10 +109,27 @@ def hamming(y_true: Bools, y_pred: Bools) -> float:
     return float(np.mean(y_true != y_pred))
 
 
-def top1_hit(y_true: Bools, scores: Floats) -> float:
+def top_hit(y_true: Bools, scores: Floats, k: int) -> float:
     labelled = y_true.any(axis=1)
-    hits = y_true[np.arange(len(y_true)), scores.argmax(axis=1)]
-    return float(np.mean(hits[labelled])) if labelled.any() else 0.0
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    found: Bools = np.take_along_axis(y_true, best, axis=1)[labelled]
+    return float(np.mean(np.any(found, axis=1))) if labelled.any() else 0.0
+
+
+def average_precisions(y_true: Bools, scores: Floats) -> list[float | None]:
+    """[K]; None for a class that no clip has."""
+    return [
+        float(sk.average_precision_score(true, score)) if true.any() else None
+        for true, score in zip(y_true.T, scores.T, strict=True)
+    ]
+
+
+def areas_under_roc(y_true: Bools, scores: Floats) -> list[float | None]:
+    """[K]; None for a class that no clip has, or that all have."""
+    return [
+        float(sk.roc_auc_score(true, score)) if true.any() and not true.all() else None
+        for true, score in zip(y_true.T, scores.T, strict=True)
+    ]
 
 
 def per_class(y_true: Bools, y_pred: Bools, labels: Sequence[str], thresholds: Floats) -> dict[str, dict[str, Any]]:
@@ -107,3 +145,8 @@ def _columns(y_true: Bools, y_pred: Bools) -> tuple[NDArray[Any], ...]:
     if y_true.shape[1] == 1:  # scikit-learn reads a single column as a binary task and answers for both its values
         return tuple(sk.precision_recall_fscore_support(y_true.ravel(), y_pred.ravel(), labels=[True], zero_division=0))
     return tuple(sk.precision_recall_fscore_support(y_true, y_pred, zero_division=0))
+
+
+def _mean_of(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

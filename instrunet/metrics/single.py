@@ -7,6 +7,9 @@ Conventions, and how others differ:
 * The prediction is the label with the highest score; among equal scores the first label wins.
 * Balanced accuracy and macro F1 average over the classes that are present in `y_true`. scikit-learn's macro F1 also
   takes in classes that were only predicted, each with F1 0, so on a subset of the classes it comes out lower.
+* UAR, as speech calls it, is balanced accuracy; micro F1 is accuracy. Both stand under both names.
+* Top-k is the share of clips whose true label is among the k highest scores, for each k of 2, 3, 5 below K; of equal
+  scores the first label ranks higher, with scikit-learn's the last.
 * Precision of a class that is never predicted, and recall of a class with no clips, is 0.0. The latter has n = 0.
 * MCC is 0.0 where it is undefined: one class only in the truth or in the predictions.
 * Log loss is the mean of -ln p(true label), with p no less than 2.2e-16 (36.04 at most for a clip); it is None when the
@@ -27,6 +30,7 @@ Floats = NDArray[np.floating[Any]]
 
 # Half-precision probabilities of 100 labels sum to 1 within about 1e-3; logits do not by far.
 SUM_TOLERANCE = 2e-3
+TOPS = (2, 3, 5)
 
 
 def validate(y_true: Ints, scores: Floats, labels: Sequence[str]) -> None:
@@ -72,14 +76,18 @@ def evaluate(y_true: Ints, scores: Floats, labels: Sequence[str]) -> dict[str, A
     """All figures of a single-label task, as plain numbers that JSON can hold."""
     validate(y_true, scores, labels)
     y_pred = scores.argmax(axis=1)
+    right, balanced = accuracy(y_true, y_pred), balanced_accuracy(y_true, y_pred)
     return {
         "n": len(y_true),
-        "accuracy": accuracy(y_true, y_pred),
-        "balanced_accuracy": balanced_accuracy(y_true, y_pred),
+        "accuracy": right,
+        "balanced_accuracy": balanced,
+        "uar": balanced,
+        "micro_f1": right,
         "macro_f1": macro_f1(y_true, y_pred),
         "weighted_f1": weighted_f1(y_true, y_pred),
         "mcc": mcc(y_true, y_pred),
         "log_loss": log_loss(y_true, scores),
+        **{f"top{k}": top_k(y_true, scores, k) for k in TOPS if k < len(labels)},
         "per_class": per_class(y_true, y_pred, labels),
         "confusion": confusion(y_true, y_pred, len(labels)),
     }
@@ -107,6 +115,11 @@ def mcc(y_true: Ints, y_pred: Ints) -> float:
     if len(np.unique(y_true)) < 2 or len(np.unique(y_pred)) < 2:
         return 0.0
     return float(sk.matthews_corrcoef(y_true, y_pred))
+
+
+def top_k(y_true: Ints, scores: Floats, k: int) -> float:
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return float((best == y_true[:, None]).any(axis=1).mean())
 
 
 def log_loss(y_true: Ints, scores: Floats) -> float | None:

@@ -5,19 +5,19 @@ import math
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from numpy.typing import NDArray
 
 from instrunet.errors import DataError
-from instrunet.metrics.slices import Slice
-from instrunet.report import pictures
+from instrunet.report import belief, explained, pictures
+from instrunet.report.evaluation import CLIPS, ClipResult, Evaluation
+from instrunet.report.words import clock, count, magnitude, percent
 
 SCHEMA = 1
 MAX_MISTAKES = 25
@@ -26,84 +26,6 @@ NEEDED = {
     "single": {"n", "accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "mcc", "per_class", "confusion"},
     "multi": {"n", "micro_f1", "macro_f1", "samples_f1", "lrap", "hamming", "top1_hit", "per_class"},
 }
-
-
-@dataclass(frozen=True)
-class ClipResult:
-    """What one clip is and what the model made of it. `score` is that of the prediction, from 0 to 1; `scores` are all
-    labels', and `drift` is how far the clip lies from what was trained on."""
-
-    clip_id: str
-    uri: str
-    group: str
-    true: Sequence[str]
-    predicted: Sequence[str]
-    score: float
-    start_s: float | None = None
-    stop_s: float | None = None
-    scores: Sequence[float] = ()
-    drift: float | None = None
-
-    @property
-    def wrong(self) -> bool:
-        return set(self.true) != set(self.predicted)
-
-
-CLIPS = pa.schema(
-    [(name, pa.string()) for name in ("clip_id", "uri", "group")]
-    + [(name, pa.list_(pa.string())) for name in ("true", "predicted")]
-    + [(name, pa.float64()) for name in ("score", "start_s", "stop_s")]
-    + [("scores", pa.list_(pa.float64())), ("drift", pa.float64())]
-)
-
-
-@dataclass(frozen=True)
-class Shown:
-    """The window of a clip that decided, from `start_s` of the clip on: what was heard, gone by, its sound."""
-
-    clip: ClipResult
-    start_s: float
-    heard: NDArray[Any] | None = None  # [F, L]
-    went_by: NDArray[Any] | None = None  # [F, L] from 0 to 1
-    audio: bytes = b""  # MP3
-
-
-@dataclass(frozen=True)
-class Why:
-    """What `shown.why` found: clips worth a look, bands with the fall of the true labels' score without them, and a
-    map of windows with the true label of each and whether its clip was mistaken."""
-
-    shown: Sequence[Shown] = ()
-    strips: Sequence[tuple[str, float]] = ()
-    points: NDArray[Any] | None = None  # [N, 2]
-    point_labels: Sequence[str] = ()
-    point_wrong: Sequence[bool] = ()
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """All that a report says. `metrics` is what `metrics.single.evaluate` or `metrics.multi.evaluate` gave."""
-
-    title: str
-    kind: Literal["single", "multi"]
-    labels: Sequence[str]
-    metrics: Mapping[str, Any]
-    bundle: str
-    fingerprint: str
-    model: str
-    n_parameters: int
-    corpus: str
-    split: str
-    n_clips: int
-    n_groups: int
-    leaky: bool
-    leak_reasons: Sequence[str] = ()
-    drift: Mapping[str, Any] | None = None  # what `drift.compare` gave
-    clips: Sequence[ClipResult] = ()
-    history: Sequence[Mapping[str, Any]] = ()
-    features: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # label -> [F, L]
-    why: Why = Why()
-    slices: Sequence[Slice] = ()
 
 
 def build(evaluation: Evaluation, folder: Path) -> Path:
@@ -193,10 +115,11 @@ def render(evaluation: Evaluation) -> str:
         max_counted=pictures.MAX_COUNTED_LABELS,
         confusion=pictures.confusion(evaluation.metrics["confusion"], evaluation.labels) if single else None,
         curves=pictures.curves(evaluation.history),
+        believed=belief.drawn(evaluation.belief),
         spectrograms={label: pictures.spectrogram(feature) for label, feature in evaluation.features.items()},
-        shown=[(one, *pictures.looked_at(one.heard, one.went_by), pictures.sound(one.audio)) for one in why.shown],
-        strips=pictures.strips(why.strips),
-        scatter=pictures.scatter(why.points, why.point_labels, why.point_wrong, evaluation.labels),
+        shown=[(one, *explained.looked_at(one.heard, one.went_by), explained.sound(one.audio)) for one in why.shown],
+        strips=explained.strips(why.strips),
+        scatter=explained.scatter(why.points, why.point_labels, why.point_wrong, evaluation.labels),
     )
 
 
@@ -216,28 +139,6 @@ def worst_class(evaluation: Evaluation) -> dict[str, Any] | None:
         wrong = [0 if j == k else n for j, n in enumerate(evaluation.metrics["confusion"][k])]
         worst |= {"rival": evaluation.labels[int(np.argmax(wrong))], "n_rival": max(wrong)}
     return worst
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f}\u202f%"
-
-
-def count(value: int) -> str:
-    return f"{value:,}"
-
-
-def magnitude(value: int) -> str:
-    """A number of parameters as people say it: 4.2 million."""
-    for size, word in ((10**9, "billion"), (10**6, "million"), (10**3, "thousand")):
-        if value >= size:
-            return f"{value / size:.3g}\u00a0{word}"
-    return str(value)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as 1:02.5. Rounded first: 59.97 s is 1:00.0, not 0:60.0."""
-    minutes, rest = divmod(round(seconds, 1), 60)
-    return f"{minutes:.0f}:{rest:04.1f}"
 
 
 def _is_ours(path: Path) -> bool:

@@ -17,7 +17,7 @@ from instrunet.bundle import Bundle
 from instrunet.features import FRAME_FEATURES
 from instrunet.features.logmel import LogMelSpec, edges_hz
 from instrunet.features.shards import Features
-from instrunet.report.build import ClipResult, Shown, Why
+from instrunet.report.evaluation import ClipResult, Shown, Why
 
 MISTAKES, UNSURE = 12, 6
 POINTS, HEARD = 400, 64  # windows of the map, and of the search for bands that are needed
@@ -48,7 +48,7 @@ def why(bundle: Bundle, held: Features, clips: Sequence[ClipResult], read: Read,
 def chosen(clips: Sequence[ClipResult], labels: Sequence[str]) -> list[ClipResult]:
     """The surest mistakes, then what is right by the narrowest margin."""
     wrong = sorted((clip for clip in clips if clip.wrong), key=lambda clip: -clip.score)
-    right = sorted((clip for clip in clips if not clip.wrong), key=lambda clip: margin(clip, labels))
+    right = sorted((clip for clip in clips if clip.answered and not clip.wrong), key=lambda clip: margin(clip, labels))
     return [*wrong[:MISTAKES], *right[:UNSURE]]
 
 

@@ -47,6 +47,10 @@ def test_equals_scikit_learn(seed: int) -> None:
     assert got["macro_f1"] == pytest.approx(sk.f1_score(y_true, y_pred, average="macro"))
     assert got["weighted_f1"] == pytest.approx(sk.f1_score(y_true, y_pred, average="weighted"))
     assert got["mcc"] == pytest.approx(sk.matthews_corrcoef(y_true, y_pred))
+    assert got["micro_f1"] == pytest.approx(sk.f1_score(y_true, y_pred, average="micro"))
+    assert got["uar"] == got["balanced_accuracy"]
+    for k in (2, 3, 5):
+        assert got[f"top{k}"] == pytest.approx(sk.top_k_accuracy_score(y_true, scores, k=k))
     assert got["log_loss"] == pytest.approx(sk.log_loss(y_true, scores))
     assert got["confusion"] == sk.confusion_matrix(y_true, y_pred).tolist()
 

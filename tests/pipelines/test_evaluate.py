@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 from archives import LABELS, RATE, sound, tiny_bundle, write
 
 from instrunet import scoring
@@ -21,7 +22,7 @@ from instrunet.drift import Profile
 from instrunet.errors import DataError
 from instrunet.experiment import Experiment
 from instrunet.features import shards
-from pipelines import audit, evaluate, features
+from pipelines import audit, evaluate, features, known
 
 HZ = dict(zip(LABELS, (220, 330, 495), strict=True))
 GROUPS = ("north", "south", "west")
@@ -58,6 +59,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def arguments(place: Path, target: Path, trained: Provenance | None = None, **more: Any) -> argparse.Namespace:
     saved = tiny_bundle(trained=trained).save(place / "bundle")
     plain = {"overrides": [], "out": place / "report", "split": "test", "allow_leaks": False, "verbose": False}
+    plain |= {"aggregate": "", "map": [], "ignore": []}
     return argparse.Namespace(**{"bundle": saved, "target": target, **plain, **more})
 
 
@@ -152,17 +154,6 @@ def test_a_missing_split_is_named(corpus: Path) -> None:
         evaluate._of_split(frame, "val")
 
 
-def test_unknown_labels_are_named_and_counted(tmp_path: Path, bundle: Bundle) -> None:
-    for name in ("x.wav", "y.wav"):
-        write(tmp_path / name, sound(1.0, 700))
-    extra = "x.wav,bell;gong,east\ny.wav,zither;gong,east\n"
-    frame = evaluate.resolve(write_corpus(tmp_path, extra=extra), []).frame
-    with pytest.raises(
-        DataError, match=r"bundle does not know: gong, zither \(2 of 11 clips\); it knows bell, drum, horn$"
-    ):
-        evaluate._check_labels(frame, bundle)
-
-
 def test_unknown_labels_stop_a_run_before_any_work(place: Path) -> None:
     write(place / "in/x.wav", sound(1.0, 700))
     write_corpus(place / "in", extra="x.wav,gong,east\n")
@@ -171,28 +162,97 @@ def test_unknown_labels_stop_a_run_before_any_work(place: Path) -> None:
     assert not (place / "runs").exists() and not (place / "report").exists()
 
 
+def test_labels_are_mapped_and_ignored_as_asked(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("x.wav", "y.wav"):
+        write(place / f"in/{name}", sound(1.0, 700))
+    write_corpus(place / "in", extra="x.wav,gong,east\ny.wav,hiss,east\n")
+    report = run(arguments(place, place / "in", map=["gong=bell"], ignore=["hiss"]))
+    assert (report["n_clips"], report["metrics"]["per_class"]["bell"]["n"]) == (10, 4)
+    assert "1 of 11 clips had no label but ignored ones and are left out" in capsys.readouterr().err
+
+
+def test_a_class_without_clips_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = write_corpus(place / "in")
+    lines = (corpus / "metadata.csv").read_text().splitlines()
+    (corpus / "metadata.csv").write_text("\n".join(line for line in lines if ",horn," not in line))
+    report = run(arguments(place, corpus))
+    assert report["metrics"]["absent"] == ["horn"]
+    assert "no clip of horn: averages are over the other classes" in capsys.readouterr().err
+    assert "There is no clip of horn here" in (place / "report/index.html").read_text(encoding="utf-8")
+
+
+def test_scores_that_are_no_numbers_are_refused(corpus: Path, place: Path) -> None:
+    args = arguments(place, corpus)
+    broken = tiny_bundle()
+    with torch.no_grad():
+        broken.network.body.head[-1].bias.fill_(float("nan"))
+    broken.save(args.bundle)
+    with pytest.raises(DataError, match=r"^expected finite scores, got NaN or infinity for 18 of 18 windows, .*wav; "):
+        run(args)
+    assert not args.out.exists()
+
+
+def test_a_manifest_without_clips_is_refused(corpus: Path, place: Path) -> None:
+    frame = evaluate.resolve(corpus, []).frame
+    empty = manifest.save(frame[:0], place / "empty.parquet")
+    with pytest.raises(DataError, match=r"^expected clips of the split 'test', the data has: none"):
+        evaluate.run(arguments(place, empty))
+
+
+def test_several_rules_are_told_in_one_report(corpus: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = run(arguments(place, corpus, aggregate="mean,han2017_s2,max,vote"))
+    rows = report["protocols"]
+    assert [row["rule"] for row in rows] == ["mean", "sum_normalised", "max", "vote"]
+    assert rows[0]["figures"]["accuracy"] == report["metrics"]["accuracy"] == rows[1]["figures"]["accuracy"]
+    assert all(row["n"] == 9 and set(row["intervals"]) == set(row["figures"]) for row in rows)
+    page = (place / "report/index.html").read_text(encoding="utf-8")
+    assert "The same scores under other rules" in page and "han2017_s2" in page
+    assert f"vote: accuracy {rows[3]['figures']['accuracy']:.3f} (" in capsys.readouterr().out
+
+
+def test_thresholds_are_told_by_where_they_were_chosen(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a validation split that the bundle was validated on, and of the test clips themselves: the oracle."""
+    split = {"north": "train", "south": "val", "west": "test"}
+    write(place / "in/x.wav", sound(1.0, 700))
+    corpus = write_corpus(place / "in", split, "x.wav,bell;horn,east,test\n")
+    frame = evaluate.resolve(corpus, []).frame
+    learnt = trained_on(frame[frame["split"] != "test"])
+    south = tuple(manifest.group_keys(frame[frame["group"] == "south"]))
+    learnt = learnt.model_copy(update={"val_group_keys": south})
+    report = run(arguments(place, corpus, learnt, aggregate="sum_normalised,mean"))
+    told = {(row["rule"], row["thresholds"]): row["figures"]["micro_f1"] for row in report["protocols"]}
+    assert set(told) == {(r, t) for r in ("mean", "sum_normalised") for t in ("own", "validation", "oracle")}
+    assert report["metrics"]["micro_f1"] == told["sum_normalised", "own"]  # never the oracle's
+    for rule in ("mean", "sum_normalised"):
+        assert told[rule, "oracle"] >= max(told[rule, "own"], told[rule, "validation"])
+    assert "(chosen on these clips): micro f1" in capsys.readouterr().out
+    fresh = learnt.model_copy(update={"val_group_keys": ()})
+    args = arguments(place, corpus, fresh, aggregate="mean")
+    report = run(args)
+    assert [row["thresholds"] for row in report["protocols"]] == ["own", "oracle"]
+    assert "the bundle was trained on 3 of 3 clips of the val split: no thresholds" in capsys.readouterr().err
+
+
 def test_no_leak_is_none(corpus: Path, bundle: Bundle) -> None:
-    assert evaluate._leaks(evaluate.resolve(corpus, []).frame, bundle) == []
+    assert known.leaks(evaluate.resolve(corpus, []).frame, bundle) == []
 
 
 def test_recordings_of_the_training_are_leaks(corpus: Path) -> None:
     frame = evaluate.resolve(corpus, []).frame
     learnt = Provenance(group_keys=trained_on(frame[frame["group"] == "north"]).group_keys)
-    assert evaluate._leaks(frame, tiny_bundle(trained=learnt)) == ["1 of 3 groups were trained on"]
+    assert known.leaks(frame, tiny_bundle(trained=learnt)) == ["1 of 3 groups were trained on"]
 
 
 def test_files_of_the_training_are_leaks_under_any_name(corpus: Path) -> None:
     frame = evaluate.resolve(corpus, []).frame
     learnt = trained_on(frame[frame["group"] == "south"])
     renamed = frame.assign(corpus="other")
-    assert evaluate._leaks(renamed, tiny_bundle(trained=learnt)) == [
-        "3 of 9 clips are byte for byte in the training data"
-    ]
+    assert known.leaks(renamed, tiny_bundle(trained=learnt)) == ["3 of 9 clips are byte for byte in the training data"]
 
 
 def test_a_file_that_cannot_be_read_is_no_leak(corpus: Path) -> None:
     frame = evaluate.resolve(corpus, []).frame.assign(sha256="")
-    assert evaluate._leaks(frame, tiny_bundle(trained=Provenance(clip_hashes=("",)))) == []
+    assert known.leaks(frame, tiny_bundle(trained=Provenance(clip_hashes=("",)))) == []
 
 
 def test_a_copy_in_another_container_is_a_leak(corpus: Path, place: Path) -> None:
@@ -317,7 +377,9 @@ def test_a_split_of_nothing_but_bad_clips_is_refused(bundle: Bundle) -> None:
 
 def said_of(bundle: Bundle, scores: np.ndarray, labels: list[list[str]]) -> scoring.Judgement:
     clips = pd.DataFrame({"labels": labels, "group": [f"g{k}" for k in range(len(labels))]})
-    return scoring.judge(bundle, scoring.Scored(scores, clips))
+    odds = 0 if bundle.spec.kind == "single" else np.log1p(-scores)
+    logits = (np.log(scores) - odds).astype(np.float32)
+    return scoring.judge(bundle, scoring.Scored(scores, clips, logits, list(range(len(labels)))))
 
 
 def test_one_label_a_clip_is_judged_by_the_best_score(bundle: Bundle) -> None:

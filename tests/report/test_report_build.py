@@ -16,7 +16,8 @@ import pytest
 from instrunet.errors import ConfigError, DataError
 from instrunet.metrics import multi, single
 from instrunet.report import pictures
-from instrunet.report.build import ClipResult, Evaluation, build, clock, magnitude, worst_class
+from instrunet.report.build import build, clock, magnitude, worst_class
+from instrunet.report.evaluation import ClipResult, Evaluation
 
 LABELS = ["cello", "flute", "<script>alert(1)</script>", "箏 $\\frac{1}$\x01"]
 VOID = {"meta", "img", "source", "br"}

@@ -18,7 +18,7 @@ from instrunet.features import shards
 from instrunet.features.shards import Features
 from instrunet.metrics import single
 from instrunet.report import build, shown
-from instrunet.report.build import ClipResult, Evaluation
+from instrunet.report.evaluation import ClipResult, Evaluation, Why
 from instrunet.training.fit import fit
 from instrunet.training.job import Job
 from instrunet.training.optim import TrainSpec
@@ -66,12 +66,12 @@ def clips(bundle: Bundle, held: Features) -> list[ClipResult]:
 
 
 @pytest.fixture(scope="module")
-def why(bundle: Bundle, held: Features, clips: list[ClipResult]) -> build.Why:
+def why(bundle: Bundle, held: Features, clips: list[ClipResult]) -> Why:
     uris = {clip.clip_id: clip.uri for clip in clips}
     return shown.why(bundle, held, clips, lambda name, *at: audio.read(Path(uris[name]), *at))
 
 
-def test_mistakes_come_first_then_what_is_barely_right(clips: list[ClipResult], why: build.Why) -> None:
+def test_mistakes_come_first_then_what_is_barely_right(clips: list[ClipResult], why: Why) -> None:
     wrong, right = [s.clip for s in why.shown[:2]], [s.clip for s in why.shown[2:]]
     assert [c.clip_id for c in wrong] == [c.clip_id for c in sorted(clips[:2], key=lambda clip: -clip.score)]
     assert len(right) == shown.UNSURE and not any(clip.wrong for clip in right)
@@ -80,7 +80,7 @@ def test_mistakes_come_first_then_what_is_barely_right(clips: list[ClipResult], 
     assert max(margins) <= min(float(np.diff(np.sort(c.scores))[-1]) for c in clips[2:] if c not in right)
 
 
-def test_what_is_played_is_what_was_heard(why: build.Why) -> None:
+def test_what_is_played_is_what_was_heard(why: Why) -> None:
     for one in why.shown:
         wave, rate = sf.read(io.BytesIO(one.audio))
         assert rate == FRONT.sample_rate
@@ -101,7 +101,7 @@ def test_a_recording_that_is_gone_is_shown_without_its_sound(
     assert len(found.shown) == 2 + shown.UNSURE and not any(one.audio for one in found.shown)
 
 
-def test_strips_are_named_by_their_pitch(why: build.Why) -> None:
+def test_strips_are_named_by_their_pitch(why: Why) -> None:
     names = [name for name, _ in why.strips]
     assert all(name.endswith(" Hz") for name in names)
     low, high = (float(name.split()[0].replace(",", "")) for name in names[::11])
@@ -109,7 +109,7 @@ def test_strips_are_named_by_their_pitch(why: build.Why) -> None:
 
 
 @pytest.fixture(scope="module")
-def page(why: build.Why, clips: list[ClipResult], bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(why: Why, clips: list[ClipResult], bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     truth = np.array([LABELS.index(clip.true[0]) for clip in clips])
     evaluation = Evaluation(
         title="task8 on tones",
