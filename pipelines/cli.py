@@ -20,6 +20,7 @@ from instrunet.errors import ConfigError, InstrunetError
 from pipelines.console import note
 
 LONGEST_LINE = 300
+BUNDLE_FILE = "bundle.json"  # as in instrunet/bundle.py, which takes a second to import
 STOPPED = 128 + signal.SIGTERM
 
 
@@ -44,7 +45,8 @@ def evaluation_parser(doc: str | None) -> argparse.ArgumentParser:
     """BUNDLE and what to score it on, or CONFIG and how to judge it."""
     made = parser(doc)
     made.add_argument("bundle", metavar="BUNDLE|CONFIG", type=Path, help="a trained bundle, or the recipe to judge")
-    made.add_argument("target", metavar="CONFIG|MANIFEST|FOLDER", nargs="?", help="what to score BUNDLE on")
+    said = "what to score BUNDLE on; before it, further BUNDLEs to compare it with"
+    made.add_argument("target", metavar="[BUNDLE ...] CONFIG|MANIFEST|FOLDER", nargs="?", help=said)
     made.add_argument("overrides", nargs="*", metavar="k=v", help="fields of CONFIG to change")
     made.add_argument("--out", type=Path, required=True, help="the folder of the report")
     made.add_argument("--split", default="test", help="train, val, test (default) or official")
@@ -97,6 +99,10 @@ def _check_bundle(args: argparse.Namespace) -> None:
             f"expected a CONFIG, MANIFEST or FOLDER to score {args.bundle} on, got none; name one, or judge a CONFIG "
             "with --leak-premium or --folds K"
         )
+    args.rivals = []
+    while args.overrides and (Path(args.target) / BUNDLE_FILE).is_file():
+        args.rivals.append(Path(args.target))
+        args.target = args.overrides.pop(0)
     args.target = places.asked(args.target)
 
 

@@ -4,25 +4,21 @@ import argparse
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from instrunet import experiment, protocols
+from instrunet import protocols
 from instrunet.audio.io import Sound
 from instrunet.audio.isolated import Decoder, Limits
-from instrunet.augment.copies import CopiesSpec, originals
 from instrunet.bundle import Bundle
-from instrunet.data import corpora, manifest, places, split
+from instrunet.data import places
 from instrunet.data.relabel import Relabel
 from instrunet.drift import compare
-from instrunet.errors import DataError
-from instrunet.experiment import ClusterSpec, TrackingSpec
-from instrunet.features import shards
+from instrunet.experiment import ClusterSpec
 from instrunet.features.measures import NAMES
 from instrunet.features.shards import Features
 from instrunet.metrics import voting
@@ -31,59 +27,39 @@ from instrunet.models import n_parameters
 from instrunet.report import build, pictures
 from instrunet.report.evaluation import ClipResult, Evaluation, Why
 from instrunet.report.shown import why
-from instrunet.scoring import MAIN, Judgement, Scored, belief, judge, score, told
-from pipelines import features, known, validated
+from instrunet.scoring import MAIN, Judgement, Scored, belief, told
+from pipelines import sides, validated
 from pipelines.console import note, result
+from pipelines.sides import Side, Target
 from pipelines.tracking import Tracker
 
 NUMBERS = {"length in s": "duration_s", "level in dBFS": "level_db"}  # by which scores are told apart
 
 
-@dataclass(frozen=True)
-class Target:
-    """What is evaluated on: a manifest, where features may be kept, and how Ray is asked for them."""
-
-    frame: pd.DataFrame
-    out: Path
-    cluster: ClusterSpec = ClusterSpec()
-    tracking: TrackingSpec = TrackingSpec()
-    allow_leaks: bool = False
-    copies: CopiesSpec = CopiesSpec()  # not scored: so that the features of the training are found, not made again
-
-
 def run(args: argparse.Namespace) -> Path:
-    """Score `args.bundle` on `args.target` and write the report into `args.out`."""
+    """Score `args.bundle`, and rivals beside it, on `args.target`, and write the report into `args.out`."""
     pictures.require()
     build.check_folder(args.out)
     rules, relabel = voting.asked(args.aggregate), Relabel.parse(args.map, args.ignore)
-    bundle = Bundle.load(args.bundle)
-    target = resolve(args.target, args.overrides)
+    target = sides.resolve(args.target, args.overrides)
     places.need_disk(target.out, "evaluation")
-    frame, notes = relabel.of(_of_split(target.frame, args.split), bundle.spec.labels)
-    allowed = args.allow_leaks or target.allow_leaks
-    leaks = known.leaks(frame, bundle)
-    known.refuse(leaks, allowed)
-    recipe = features.Recipe(bundle.spec.front, target.copies)
-    folder = features.prepare(target.frame, recipe, target.out, target.cluster, 1.0, args.verbose)
-    leaks += known.heard(frame, bundle, folder)
-    known.refuse(leaks, allowed)
-    for text in notes:
-        note(f"note: {text}")
-    held = validated.relabelled(shards.load(folder, bundle.spec.front, args.split), frame)
-    scored = score(bundle, held)
-    if len(scored.clips) < len(frame):
-        note(f"{len(frame) - len(scored.clips)} of {len(frame)} clips gave no sound and are not scored: see {folder}")
-    judgement = judge(bundle, scored, rules[0] if rules else "")
-    val, reason = validated.scored(bundle, target.frame, folder, relabel) if judgement.kind == "multi" else (None, "")
-    if reason:
-        note(f"note: {reason}: no thresholds are fitted on it")
-    rows = protocols.table(bundle, scored, rules or (judgement.rule,), val)
-    evaluation = _evaluate(bundle, args.bundle, scored, judgement, leaks, held)
+    asked = sides.Question(
+        target,
+        sides.of_split(target.frame, args.split),
+        relabel,
+        args.allow_leaks or target.allow_leaks,
+        rules[0] if rules else "",
+        args.verbose,
+    )
+    first, *others = (sides.side(path, asked) for path in (args.bundle, *args.rivals))
+    sides.check_comparable([first, *others])
+    evaluation = _evaluate(first)
     evaluation = replace(
         evaluation,
-        protocols=[asdict(row) for row in rows],
-        why=_why(bundle, held, evaluation.clips, frame, target.cluster),
-        slices=_slices(judgement, scored, frame),
+        protocols=_protocols(first, asked, rules),
+        rivals=[sides.beside(first, other) for other in others],
+        why=_why(first, evaluation.clips, target.cluster),
+        slices=_slices(first),
     )
     page = build.build(evaluation, args.out)
     _record(args.bundle, target, evaluation, args.out)
@@ -91,30 +67,19 @@ def run(args: argparse.Namespace) -> Path:
     return page.parent
 
 
-def resolve(target: Path, overrides: list[str]) -> Target:
-    """A CONFIG brings its data and split; a MANIFEST or FOLDER without splits is a test set as a whole."""
-    if target.suffix in (".yaml", ".yml"):
-        loaded = experiment.load(target, overrides)
-        frame = features.read_manifest(loaded)
-        return Target(frame, loaded.out, loaded.cluster, loaded.tracking, loaded.audit.allow_leaks, loaded.copies)
-    if overrides:
-        raise DataError(f"overrides ({overrides[0]}) change a CONFIG; {target} is not one (.yaml)")
-    frame = corpora.read(corpora.recognise(target)) if target.is_dir() else originals(manifest.load(target))
-    split.check_no_group_on_both_sides(frame)
-    return Target(frame.assign(split=frame["split"].replace("", "test")), Path("runs"))
+def _protocols(first: Side, asked: sides.Question, rules: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The first rule decides; thresholds are fitted on validation clips where the task has any."""
+    val = None
+    if first.judgement.kind == "multi":
+        val, reason = validated.scored(first.bundle, asked.target.frame, first.folder, asked.relabel)
+        if reason:
+            note(f"note: {reason}: no thresholds are fitted on it")
+    rows = protocols.table(first.bundle, first.scored, rules or (first.judgement.rule,), val)
+    return [asdict(row) for row in rows]
 
 
-def _of_split(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    chosen = frame[frame["split"] == name]
-    if chosen.empty:
-        there = ", ".join(sorted(set(frame["split"]))) or "none"
-        raise DataError(f"expected clips of the split {name!r}, the data has: {there}; choose one with --split")
-    return chosen
-
-
-def _evaluate(
-    bundle: Bundle, path: Path, scored: Scored, judgement: Judgement, leaks: list[str], held: Features
-) -> Evaluation:
+def _evaluate(side: Side) -> Evaluation:
+    bundle, scored, judgement = side.bundle, side.scored, side.judgement
     labels, clips = bundle.spec.labels, scored.clips
     corpus = str(clips["corpus"].iloc[0])
     return Evaluation(
@@ -122,34 +87,35 @@ def _evaluate(
         kind=judgement.kind,
         labels=labels,
         metrics=judgement.metrics(),
-        bundle=str(path),
+        bundle=str(side.path),
         fingerprint=bundle.fingerprint,
         model=bundle.spec.model.name,
         n_parameters=n_parameters(bundle.network),
         corpus=corpus,
-        split=str(held.clips["split"][0]),
+        split=str(side.held.clips["split"][0]),
         n_clips=len(clips),
         n_groups=clips["group"].nunique(),
-        leaky=bool(leaks),
-        leak_reasons=leaks,
+        leaky=bool(side.leaks),
+        leak_reasons=side.leaks,
         drift=compare(bundle.spec.profile, clips["measures"].tolist()),
         belief=belief(bundle, scored, judgement),
         clips=_rows(bundle, scored, judgement),
-        history=_history(path),
-        features=_examples(held, labels),
+        history=_history(side.path),
+        features=_examples(side.held, labels),
     )
 
 
-def _slices(judgement: Judgement, scored: Scored, frame: pd.DataFrame) -> list[Slice]:
-    traits = dict(zip(frame["clip_id"], frame["traits"], strict=True))
-    own = [list(traits[name]) if traits[name] is not None else [] for name in scored.clips["clip_id"]]
-    measured = np.array([row for row in scored.clips["measures"]])
+def _slices(side: Side) -> list[Slice]:
+    clips, judgement = side.scored.clips, side.judgement
+    traits = dict(zip(side.frame["clip_id"], side.frame["traits"], strict=True))
+    own = [list(traits[name]) if traits[name] is not None else [] for name in clips["clip_id"]]
+    measured = np.array(clips["measures"].tolist())
     numbers = {said: measured[:, NAMES.index(name)] for said, name in NUMBERS.items()}
     return slices(judgement.judged, len(judgement.labels), MAIN[judgement.kind], own, numbers)
 
 
-def _why(bundle: Bundle, held: Features, clips: Sequence[ClipResult], frame: pd.DataFrame, cluster: ClusterSpec) -> Why:
-    places_of = frame.set_index("clip_id")[["uri", "start_s", "n_bytes"]].to_dict("index")
+def _why(side: Side, clips: Sequence[ClipResult], cluster: ClusterSpec) -> Why:
+    places_of = side.frame.set_index("clip_id")[["uri", "start_s", "n_bytes"]].to_dict("index")
     with Decoder(Limits(wait_s=cluster.decode_wait_s)) as decoder:
 
         def read(clip_id: str, rate: int, start_s: float, stop_s: float) -> Sound:
@@ -157,7 +123,7 @@ def _why(bundle: Bundle, held: Features, clips: Sequence[ClipResult], frame: pd.
             with places.sound(row["uri"]) as path:
                 return decoder.read(path, rate, row["start_s"] + start_s, row["start_s"] + stop_s)
 
-        return why(bundle, held, clips, read)
+        return why(side.bundle, side.held, clips, read)
 
 
 def _rows(bundle: Bundle, scored: Scored, judgement: Judgement) -> list[ClipResult]:
@@ -220,6 +186,11 @@ def _summary(evaluation: Evaluation) -> None:
         note(f"note: no clip of {', '.join(metrics['absent'])}: averages are over the other classes")
     for text in (evaluation.drift or {}).get("warnings", ()):
         note(f"warning: {text}")
+    main = MAIN[evaluation.kind]
+    for one in evaluation.rivals:
+        (value, *_), (gain, low, high) = one["figures"][main], one["gain"][main]
+        how = "better" if low > 0 else "worse" if high < 0 else "within noise"
+        note(f"{one['bundle']}: {main.replace('_', ' ')} {value:.3f}, {gain:+.3f} ({low:+.2f} to {high:+.2f}): {how}")
     kind = "LEAKY" if evaluation.leaky else "held-out"
     result(
         f"{kind} ({evaluation.n_clips} clips, {evaluation.n_groups} groups, split {evaluation.split}): {figures}{alone}"

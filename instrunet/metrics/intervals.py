@@ -42,17 +42,6 @@ def of_multi(
     return _of(_hits(y_true, y_pred), groups, MULTI, seed)
 
 
-def difference(
-    y_true: Ints, a: Ints, b: Ints, groups: Sequence[str], n_labels: int, seed: int = 0
-) -> dict[str, tuple[float, Interval]]:
-    """How much better `b` is than `a` on the same clips: both are judged on the same draws of groups."""
-    pair = np.stack([_confusions(y_true, found, n_labels) for found in (a, b)], axis=1)  # [N, 2, K, K]
-    figures = {name: _gap(figure) for name, figure in SINGLE.items()}
-    whole = pair.sum(0, keepdims=True)
-    found = _of(pair, groups, figures, seed)
-    return {name: (float(figures[name](whole)[0]), found[name]) for name in figures}
-
-
 @dataclass(frozen=True)
 class Judged:
     """What is true of the clips and what was said of them, as label indices [N] or as yes and no [N, K]; and whose
@@ -73,6 +62,19 @@ def figures(judged: Judged, n_labels: int) -> dict[str, float]:
     whole = _counts(judged, n_labels).sum(0, keepdims=True)
     of_kind = SINGLE if judged.y_true.ndim == 1 else MULTI
     return {name: float(figure(whole)[0]) for name, figure in of_kind.items()}
+
+
+def paired(a: Judged, b: Judged, n_labels: int, seed: int = 0) -> dict[str, tuple[float, Interval]]:
+    """How much better `b` is than `a` on the same clips, in the same order: both are judged on the same draws.
+
+    Of one group nothing can be said, and the interval is -1 to 1.
+    """
+    pair = np.stack([_counts(judged, n_labels) for judged in (a, b)], axis=1)  # [N, 2, ...]
+    gaps = {name: _gap(figure) for name, figure in (SINGLE if a.y_true.ndim == 1 else MULTI).items()}
+    whole, found = pair.sum(0, keepdims=True), _of(pair, a.groups, gaps, seed)
+    alone = next(iter(found.values())).n_groups < FEWEST_GROUPS
+    intervals = {name: Interval(-1.0, 1.0, i.n_groups) if alone else i for name, i in found.items()}
+    return {name: (float(gap(whole)[0]), intervals[name]) for name, gap in gaps.items()}
 
 
 def between(a: Judged, b: Judged, n_labels: int, seed: int = 0) -> dict[str, tuple[float, Interval]]:

@@ -92,3 +92,4 @@ class Evaluation:
     features: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # label -> [F, L]
     why: Why = Why()
     slices: Sequence[Slice] = ()
+    rivals: Sequence[Mapping[str, Any]] = ()  # what `sides.beside` gave

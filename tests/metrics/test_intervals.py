@@ -55,7 +55,7 @@ def test_a_difference_on_the_same_clips_is_sharper_than_two_intervals() -> None:
     y_true, a, groups = clips(4, spread=0.3)
     b = a.copy()
     b[::8] = y_true[::8]  # an eighth of the clips made right
-    value, gap = intervals.difference(y_true, a, b, groups, 3)["accuracy"]
+    value, gap = intervals.paired(Judged(y_true, a, groups), Judged(y_true, b, groups), 3)["accuracy"]
     assert value == pytest.approx(np.mean(b == y_true) - np.mean(a == y_true)) and 0 < gap.low < value < gap.high
     alone = intervals.of_single(y_true, a, groups, 3)["accuracy"]
     assert gap.high - gap.low < 0.7 * (alone.high - alone.low)

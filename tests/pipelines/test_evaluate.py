@@ -22,7 +22,7 @@ from instrunet.drift import Profile
 from instrunet.errors import DataError
 from instrunet.experiment import Experiment
 from instrunet.features import shards
-from pipelines import audit, evaluate, features, known
+from pipelines import audit, evaluate, features, known, sides
 
 HZ = dict(zip(LABELS, (220, 330, 495), strict=True))
 GROUPS = ("north", "south", "west")
@@ -59,7 +59,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def arguments(place: Path, target: Path, trained: Provenance | None = None, **more: Any) -> argparse.Namespace:
     saved = tiny_bundle(trained=trained).save(place / "bundle")
     plain = {"overrides": [], "out": place / "report", "split": "test", "allow_leaks": False, "verbose": False}
-    plain |= {"aggregate": "", "map": [], "ignore": []}
+    plain |= {"aggregate": "", "map": [], "ignore": [], "rivals": []}
     return argparse.Namespace(**{"bundle": saved, "target": target, **plain, **more})
 
 
@@ -77,7 +77,7 @@ def featurize(frame: pd.DataFrame, bundle: Bundle, out: Path) -> Path:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    frame = evaluate.resolve(args.target, args.overrides).frame
+    frame = sides.resolve(args.target, args.overrides).frame
     folder = featurize(frame, Bundle.load(args.bundle), Path("runs").absolute())
     made = evaluate.run(args)
     assert list(folder.parent.iterdir()) == [folder]  # another one would have been made by Ray
@@ -92,27 +92,27 @@ def trained_on(frame: pd.DataFrame) -> Provenance:
 
 
 def test_a_folder_without_a_split_is_all_test(corpus: Path) -> None:
-    frame = evaluate.resolve(corpus, []).frame
+    frame = sides.resolve(corpus, []).frame
     assert len(frame) == 9 and set(frame["split"]) == {"test"}
 
 
 def test_of_a_folder_with_a_split_only_its_test_rows_are_scored(tmp_path: Path) -> None:
     split = {"north": "train", "south": "val", "west": "test"}
-    frame = evaluate.resolve(write_corpus(tmp_path, split), []).frame
-    chosen = evaluate._of_split(frame, "test")
+    frame = sides.resolve(write_corpus(tmp_path, split), []).frame
+    chosen = sides.of_split(frame, "test")
     assert (len(frame), set(chosen["group"]), len(chosen)) == (9, {"west"}, 3)
 
 
 def test_a_manifest_is_read_as_its_folder_is(corpus: Path, tmp_path: Path) -> None:
-    frame = evaluate.resolve(corpus, []).frame
+    frame = sides.resolve(corpus, []).frame
     saved = manifest.save(frame.assign(split=""), tmp_path / "manifest.parquet")
-    pd.testing.assert_frame_equal(evaluate.resolve(saved, []).frame, frame)
+    pd.testing.assert_frame_equal(sides.resolve(saved, []).frame, frame)
 
 
 def test_a_config_brings_its_split_and_takes_overrides(corpus: Path, tmp_path: Path) -> None:
     config = tmp_path / "tones.yaml"
     config.write_text(f"out: {tmp_path / 'runs'}\ndata:\n  name: csv\n  root: {corpus}\n", encoding="utf-8")
-    target = evaluate.resolve(config, [f"out={tmp_path / 'elsewhere'}", "split.seed=3"])
+    target = sides.resolve(config, [f"out={tmp_path / 'elsewhere'}", "split.seed=3"])
     assert target.out == tmp_path / "elsewhere"
     assert set(target.frame["split"]) == {"train", "val", "test"}
     expected = Experiment.parse({"data": {"name": "csv", "root": str(corpus)}, "split": {"seed": 3}}, "test")
@@ -136,22 +136,22 @@ def test_overrides_of_a_folder_are_refused(corpus: Path) -> None:
     with pytest.raises(
         DataError, match=r"^overrides \(split\.seed=3\) change a CONFIG; .*tones is not one \(\.yaml\)$"
     ):
-        evaluate.resolve(corpus, ["split.seed=3"])
+        sides.resolve(corpus, ["split.seed=3"])
 
 
 def test_a_group_on_both_sides_is_refused(tmp_path: Path) -> None:
     split = {"north": "train", "south": "val", "west": "test"}
     write(tmp_path / "more.wav", sound(1.0, 700))
     with pytest.raises(DataError, match=r"^group 'west' is in test and train at once"):
-        evaluate.resolve(write_corpus(tmp_path, split, "more.wav,bell,west,train\n"), [])
+        sides.resolve(write_corpus(tmp_path, split, "more.wav,bell,west,train\n"), [])
 
 
 def test_a_missing_split_is_named(corpus: Path) -> None:
-    frame = evaluate.resolve(corpus, []).frame
+    frame = sides.resolve(corpus, []).frame
     with pytest.raises(
         DataError, match=r"^expected clips of the split 'val', the data has: test; choose one with --split$"
     ):
-        evaluate._of_split(frame, "val")
+        sides.of_split(frame, "val")
 
 
 def test_unknown_labels_stop_a_run_before_any_work(place: Path) -> None:
@@ -193,7 +193,7 @@ def test_scores_that_are_no_numbers_are_refused(corpus: Path, place: Path) -> No
 
 
 def test_a_manifest_without_clips_is_refused(corpus: Path, place: Path) -> None:
-    frame = evaluate.resolve(corpus, []).frame
+    frame = sides.resolve(corpus, []).frame
     empty = manifest.save(frame[:0], place / "empty.parquet")
     with pytest.raises(DataError, match=r"^expected clips of the split 'test', the data has: none"):
         evaluate.run(arguments(place, empty))
@@ -215,7 +215,7 @@ def test_thresholds_are_told_by_where_they_were_chosen(place: Path, capsys: pyte
     split = {"north": "train", "south": "val", "west": "test"}
     write(place / "in/x.wav", sound(1.0, 700))
     corpus = write_corpus(place / "in", split, "x.wav,bell;horn,east,test\n")
-    frame = evaluate.resolve(corpus, []).frame
+    frame = sides.resolve(corpus, []).frame
     learnt = trained_on(frame[frame["split"] != "test"])
     south = tuple(manifest.group_keys(frame[frame["group"] == "south"]))
     learnt = learnt.model_copy(update={"val_group_keys": south})
@@ -234,29 +234,29 @@ def test_thresholds_are_told_by_where_they_were_chosen(place: Path, capsys: pyte
 
 
 def test_no_leak_is_none(corpus: Path, bundle: Bundle) -> None:
-    assert known.leaks(evaluate.resolve(corpus, []).frame, bundle) == []
+    assert known.leaks(sides.resolve(corpus, []).frame, bundle) == []
 
 
 def test_recordings_of_the_training_are_leaks(corpus: Path) -> None:
-    frame = evaluate.resolve(corpus, []).frame
+    frame = sides.resolve(corpus, []).frame
     learnt = Provenance(group_keys=trained_on(frame[frame["group"] == "north"]).group_keys)
     assert known.leaks(frame, tiny_bundle(trained=learnt)) == ["1 of 3 groups were trained on"]
 
 
 def test_files_of_the_training_are_leaks_under_any_name(corpus: Path) -> None:
-    frame = evaluate.resolve(corpus, []).frame
+    frame = sides.resolve(corpus, []).frame
     learnt = trained_on(frame[frame["group"] == "south"])
     renamed = frame.assign(corpus="other")
     assert known.leaks(renamed, tiny_bundle(trained=learnt)) == ["3 of 9 clips are byte for byte in the training data"]
 
 
 def test_a_file_that_cannot_be_read_is_no_leak(corpus: Path) -> None:
-    frame = evaluate.resolve(corpus, []).frame.assign(sha256="")
+    frame = sides.resolve(corpus, []).frame.assign(sha256="")
     assert known.leaks(frame, tiny_bundle(trained=Provenance(clip_hashes=("",)))) == []
 
 
 def test_a_copy_in_another_container_is_a_leak(corpus: Path, place: Path) -> None:
-    frame = evaluate.resolve(corpus, []).frame
+    frame = sides.resolve(corpus, []).frame
     prints = audit.prints_of(featurize(frame, tiny_bundle(), place / "first"))
     learnt = Provenance(sample_hashes=tuple(sorted(audit.hashes_of(prints).values())))
     with pytest.raises(DataError, match=r"^9 of 9 clips are sample for sample in the training data: "):
@@ -275,7 +275,7 @@ def test_what_a_leaky_bundle_scores_is_leaky(corpus: Path, place: Path) -> None:
 
 
 def test_a_leak_is_refused_before_any_work(corpus: Path, place: Path) -> None:
-    learnt = trained_on(evaluate.resolve(corpus, []).frame)
+    learnt = trained_on(sides.resolve(corpus, []).frame)
     with pytest.raises(
         DataError,
         match=r"^3 of 3 groups were trained on; 9 of 9 clips are byte for byte in the training data: a score on it "
@@ -286,7 +286,7 @@ def test_a_leak_is_refused_before_any_work(corpus: Path, place: Path) -> None:
 
 
 def test_an_allowed_leak_is_labelled(corpus: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    learnt = trained_on(evaluate.resolve(corpus, []).frame)
+    learnt = trained_on(sides.resolve(corpus, []).frame)
     report = run(arguments(place, corpus, learnt, allow_leaks=True))
     assert report["leaky"] is True
     assert report["leak_reasons"] == [
@@ -300,7 +300,7 @@ def test_a_report_says_what_the_bundle_says_of_each_file(
     corpus: Path, place: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = run(arguments(place, corpus))
-    frame = evaluate.resolve(corpus, []).frame
+    frame = sides.resolve(corpus, []).frame
     heard = [bundle(Path(uri)).labels == labels for uri, labels in zip(frame["uri"], frame["labels"], strict=True)]
     assert report["metrics"]["accuracy"] == pytest.approx(np.mean(heard))
     assert 0 < np.mean(heard) < 1  # or it would be the same for a bundle that always says one thing
@@ -338,7 +338,7 @@ def test_clips_without_sound_are_counted_aloud(place: Path, capsys: pytest.Captu
 
 
 def test_a_clip_is_the_mean_of_its_windows(corpus: Path, tmp_path: Path, bundle: Bundle) -> None:
-    frame = evaluate.resolve(corpus, []).frame
+    frame = sides.resolve(corpus, []).frame
     folder = featurize(frame, bundle, tmp_path)
     held = shards.load(folder, bundle.spec.front, "test")
     assert len(held) == 18
