@@ -20,7 +20,7 @@ from instrunet.report.evaluation import CLIPS, ClipResult, Evaluation
 from instrunet.report.words import clock, count, magnitude, percent
 
 SCHEMA = 1
-MAX_MISTAKES = 25
+MAX_MISTAKES, MAX_PAIRS = 25, 5
 OUR_FILES = {"index.html", "metrics.json", "clips.parquet"}
 NEEDED = {
     "single": {"n", "accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "mcc", "per_class", "confusion"},
@@ -112,6 +112,7 @@ def render(evaluation: Evaluation) -> str:
         n_present=sum(row["n"] > 0 for row in evaluation.metrics["per_class"].values()),
         n_mistakes=len(mistakes),
         mistakes=sorted(mistakes, key=lambda clip: -clip.score)[:MAX_MISTAKES],
+        pairs=confused(evaluation) if single else [],
         max_counted=pictures.MAX_COUNTED_LABELS,
         confusion=pictures.confusion(evaluation.metrics["confusion"], evaluation.labels) if single else None,
         curves=pictures.curves(evaluation.history),
@@ -121,6 +122,18 @@ def render(evaluation: Evaluation) -> str:
         strips=explained.strips(why.strips),
         scatter=explained.scatter(why.points, why.point_labels, why.point_wrong, evaluation.labels),
     )
+
+
+def confused(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The pairs of classes that are taken for each other most, in either direction."""
+    counts, labels = np.array(evaluation.metrics["confusion"]), list(evaluation.labels)
+    found: list[dict[str, Any]] = [
+        {"pair": (labels[j], labels[k]), "n": int(counts[j, k] + counts[k, j]), "ways": (counts[j, k], counts[k, j])}
+        for j in range(len(labels))
+        for k in range(j)
+        if counts[j, k] + counts[k, j]
+    ]
+    return sorted(found, key=lambda one: -one["n"])[:MAX_PAIRS]
 
 
 def worst_class(evaluation: Evaluation) -> dict[str, Any] | None:

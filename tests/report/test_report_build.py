@@ -16,7 +16,7 @@ import pytest
 from instrunet.errors import ConfigError, DataError
 from instrunet.metrics import multi, single
 from instrunet.report import pictures
-from instrunet.report.build import build, clock, magnitude, worst_class
+from instrunet.report.build import build, clock, confused, magnitude, worst_class
 from instrunet.report.evaluation import ClipResult, Evaluation
 
 LABELS = ["cello", "flute", "<script>alert(1)</script>", "箏 $\\frac{1}$\x01"]
@@ -93,6 +93,16 @@ def parsed(page: str) -> Balance:
     parser.close()
     assert parser.open == []
     return parser
+
+
+def test_pairs_that_are_confused_are_told_both_ways(evaluation: Evaluation) -> None:
+    counts = [[5, 2, 0, 1], [3, 5, 0, 0], [0, 0, 5, 0], [0, 0, 4, 5]]
+    found = confused(dataclasses.replace(evaluation, metrics={**evaluation.metrics, "confusion": counts}))
+    assert [(one["pair"], one["n"], one["ways"]) for one in found] == [
+        ((LABELS[1], LABELS[0]), 5, (3, 2)),
+        ((LABELS[3], LABELS[2]), 4, (4, 0)),
+        ((LABELS[3], LABELS[0]), 1, (0, 1)),
+    ]
 
 
 def test_page_is_balanced_html(page: str) -> None:
