@@ -6,27 +6,27 @@ Conventions, and how others differ:
 
 * The temperature divides the logits of windows; it is the one under which the log loss of *clips* is least, as these
   are what is decided on (Guo et al., 2017, have one logit a clip).
-* As with Platt (1999), n clips without a mistake do not prove that there will be none: the temperature's targets are
-  1 - 1 / (n + 2) instead of 1, and a curve stays 1 / (n + 2) away from 0 and 1.
-* A threshold lies halfway between two scores that were seen. `f1` takes the best F1 (of equal ones the threshold
-  nearest to 0.5), `precision=p` the lowest threshold with that precision, `recall=r` the highest with that recall.
-* A risk is the share of the labels given that were wrong, on these clips: on others it may come out higher.
+* n clips without a mistake do not prove that there will be none, and would make the coldest temperature the best: it is
+  never so low that the mean probability of what is said exceeds Laplace's (r + 1) / (n + 2), where r of n are right;
+  and a curve ends 1 / (n + 2) below 1 and as far above 0, or the labels share that where a clip has one.
+* All is fitted anew, from the logits: of an earlier calibration nothing is left.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import expit, softmax
 from sklearn.isotonic import IsotonicRegression
 
-from instrunet.decisions import NEVER, Curve, Kind, Measured, Method, bent
-from instrunet.errors import ConfigError, DataError
+from instrunet.bundle_spec import BundleSpec
+from instrunet.decisions import Curve, Decisions, Fitted, Kind, Measured, Method, bent
 from instrunet.metrics import calibration
 from instrunet.metrics.voting import by_clip
+from instrunet.thresholds import ThresholdRule, limit, thresholds
 
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -51,9 +51,8 @@ class Heard:
         return by_clip(self.clip_ids.tolist(), softmax(scaled, axis=1) if self.kind == "single" else expit(scaled))[1]
 
     def of(self, groups: Sequence[str]) -> "Heard":
-        clips = np.isin(self.groups, groups)
-        names = np.array(list(dict.fromkeys(self.clip_ids)), object)[clips]
-        rows = np.isin(self.clip_ids, names)
+        clips = pd.Series(self.groups).isin(groups).to_numpy()
+        rows = clips[pd.factorize(self.clip_ids)[0]]
         return replace(
             self,
             logits=self.logits[rows],
@@ -80,26 +79,40 @@ def fit(heard: Heard, method: Method) -> Fit:
 
 
 def temperature(heard: Heard) -> float:
-    n = len(heard.truth)
-    sure = 1 - 1 / (n + 2)
-    rest = (1 - sure) / (heard.truth.shape[1] - 1) if heard.kind == "single" else 1 - sure
-    targets = np.where(heard.truth, sure, rest)
-
     def loss(log_temperature: float) -> float:
         scores = heard.scores(float(np.exp(log_temperature))).clip(1e-12, 1 - 1e-12)
-        hits = targets * np.log(scores)
-        misses = (1 - targets) * np.log1p(-scores) if heard.kind == "multi" else 0.0
-        return float(-(hits + misses).mean())
+        misses = np.log1p(-scores[~heard.truth]).sum() if heard.kind == "multi" else 0.0
+        return float(-(np.log(scores[heard.truth]).sum() + misses)) / len(scores)
 
-    found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x))
+    bounds = (np.log(COLDEST), np.log(HOTTEST))
+    found = float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4}).x))
+    most = _success(heard, found)
+    if _sureness(heard, found) <= most or _sureness(heard, HOTTEST) > most:
+        return found
+    return float(brentq(lambda value: _sureness(heard, value) - most, found, HOTTEST, xtol=1e-4))
+
+
+def _sureness(heard: Heard, value: float) -> float:
+    """Mean probability of what would be said: of the best label, or of each yes and no."""
+    scores = heard.scores(value)
+    return float(scores.max(1).mean() if heard.kind == "single" else np.maximum(scores, 1 - scores).mean())
+
+
+def _success(heard: Heard, value: float) -> float:
+    """Laplace's rule of succession: r of n right, so the next one is right with (r + 1) / (n + 2)."""
+    scores = heard.scores(value)
+    best = np.take_along_axis(heard.truth, scores.argmax(1)[:, None], 1)
+    right = best if heard.kind == "single" else (scores >= 0.5) == heard.truth
+    return float((right.sum() + 1) / (right.size + 2))
 
 
 def isotonic(heard: Heard) -> tuple[Curve, ...]:
-    n, plain = len(heard.truth), heard.scores()
+    (n, n_labels), plain = heard.truth.shape, heard.scores()
+    most = 1 - 1 / (n + 2)
+    least = (1 - most) / (n_labels - 1 if heard.kind == "single" else 1)  # so that a sure row sums to 1
     curves = []
     for true, score in zip(heard.truth.T, plain.T, strict=True):
-        model = IsotonicRegression(y_min=1 / (n + 2), y_max=1 - 1 / (n + 2)).fit(score, true)
+        model = IsotonicRegression(y_min=least, y_max=most).fit(score, true)
         at, first = np.unique(model.X_thresholds_.round(12), return_index=True)
         curves.append(Curve(at=tuple(at.tolist()), to=tuple(model.y_thresholds_[first].tolist())))
     return tuple(curves)
@@ -112,87 +125,78 @@ def crossed(heard: Heard, method: Method, seed: int = 0) -> Array | None:
         return None
     out = np.zeros(heard.truth.shape)
     for fold in np.array_split(names, min(FOLDS, len(names))):
-        others = np.setdiff1d(names, fold)
-        out[np.isin(heard.groups, fold)] = fit(heard.of(others.tolist()), method).scores(heard.of(fold.tolist()))
+        made = fit(heard.of(np.setdiff1d(names, fold).tolist()), method)
+        out[pd.Series(heard.groups).isin(fold).to_numpy()] = made.scores(heard.of(fold.tolist()))
     return out
 
 
-def measured(heard: Heard, scores: Array | None) -> Measured | None:
-    return None if scores is None else Measured(**calibration.evaluate(heard.truth, scores, heard.kind))
+def measured(heard: Heard, scores: Array) -> Measured:
+    return Measured(**calibration.evaluate(heard.truth, scores, heard.kind))
 
 
 @dataclass(frozen=True)
-class ThresholdRule:
-    """`f1`, `precision=0.9` or `recall=0.8`."""
+class Asked:
+    """What a user wants decided; `thresholds` is a rule as text, for several labels only."""
 
-    name: str
-    least: float = 0.0
-
-    @classmethod
-    def parse(cls, text: str) -> "ThresholdRule":
-        name, _, least = text.partition("=")
-        if name == "f1" and not least:
-            return cls("f1")
-        if name in ("precision", "recall") and re.fullmatch(r"0?\.\d*[1-9]\d*|1(\.0*)?", least):
-            return cls(name, float(least))
-        raise ConfigError(
-            f"expected --thresholds f1, precision=P or recall=R with P, R over 0, at most 1; got {text!r}"
-        )
+    method: Method = "temperature"
+    thresholds: str = ""
+    max_risk: float | None = None
 
 
-def thresholds(rule: ThresholdRule, truth: Bools, scores: Array, labels: Sequence[str]) -> tuple[Array, list[str]]:
-    """One a label [K], and what a user should read of those that could not be fitted."""
-    found, notes = np.full(len(labels), 0.5), []
-    for k, label in enumerate(labels):
-        if not truth[:, k].any():
-            notes.append(f"{label}: no clip of it to fit a threshold on, it stays 0.5")
-            continue
-        value, reached = _threshold(rule, truth[:, k], scores[:, k])
-        found[k] = value
-        if not reached:
-            notes.append(f"{label}: no threshold reaches {rule.name} {rule.least:g}, it will never be given")
-    return found, notes
+def decided(spec: BundleSpec, heard: Heard, asked: Asked, corpus: str, manifest: str) -> tuple[BundleSpec, list[str]]:
+    """The bundle's spec with everything fitted anew, and what a user should read.
+
+    Thresholds and the limit are chosen on scores by fits that had not heard the clips' groups, where there are several.
+    """
+    made = fit(heard, asked.method)
+    crossing = crossed(heard, asked.method)
+    scores = made.scores(heard) if crossing is None else crossing
+    found, notes = np.full(len(spec.labels), 0.5), list[str]()
+    if asked.thresholds:
+        found, notes = thresholds(ThresholdRule.parse(asked.thresholds), heard.truth, scores, spec.labels)
+    best = scores.argmax(1)[:, None] == np.arange(len(spec.labels))
+    given = best if spec.kind == "single" else scores >= found
+    below = 0.0 if asked.max_risk is None else limit(heard.truth, given, scores.max(1), asked.max_risk)
+    answers = _Answers(heard.truth, given, scores.max(1), below)
+    told = _fitted(heard, asked, crossing, answers).model_copy(
+        update={"parent": spec.fingerprint(), "corpus": corpus, "manifest": manifest}
+    )
+    if told.after and told.after.ece > told.before.ece:
+        notes.append(f"the ECE of clips left out of the fit rises from {told.before.ece:.3f} to {told.after.ece:.3f}")
+    update = {
+        "temperature": made.temperature,
+        "thresholds": tuple(found.tolist()) if asked.thresholds else (),
+        "decisions": Decisions(isotonic=made.isotonic, abstain_below=below, fitted=told),
+    }
+    return spec.model_copy(update=update), notes
 
 
-def _threshold(rule: ThresholdRule, truth: Bools, scores: Array) -> tuple[float, bool]:
-    order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) < 0, True))  # equal scores are on one side
-    hits, given = truth[order].cumsum()[ends], ends + 1
-    cut = halfway(scores[order][ends])
-    precision, recall = hits / given, hits / truth.sum()
-    if rule.name == "f1":
-        f1 = 2 * hits / (given + truth.sum())
-        best = np.flatnonzero(f1 >= f1.max() - 1e-12)
-        return float(cut[best[np.abs(cut[best] - 0.5).argmin()]]), True
-    reach = np.flatnonzero((precision if rule.name == "precision" else recall) >= rule.least - 1e-12)
-    if not len(reach):
-        return NEVER, False
-    return float(cut[reach[-1] if rule.name == "precision" else reach[0]]), True
+@dataclass(frozen=True)
+class _Answers:
+    """What is true and given [C, K], the best score [C] of each clip, and where answers begin."""
+
+    truth: Bools
+    given: Bools
+    best: Array
+    below: float
+
+    @property
+    def risk(self) -> float:
+        kept = self.best >= self.below
+        return float((self.given & ~self.truth)[kept].sum() / max(self.given[kept].sum(), 1))
 
 
-def halfway(scores: Array) -> Array:
-    """Of falling scores: halfway from each to the next lower one, of the last to 0."""
-    middle: Array = (scores + np.append(scores[1:], 0.0)) / 2
-    return middle
-
-
-def one_threshold(truth: Bools, scores: Array) -> float:
-    """The one for all classes [C, K] that has the best micro F1: what papers on IRMAS choose."""
-    rule = ThresholdRule("f1")
-    return _threshold(rule, truth.ravel(), scores.ravel())[0] if truth.any() else 0.5
-
-
-def limit(truth: Bools, decided: Bools, best: Array, max_risk: float) -> float:
-    """The lowest score of a clip's best label under which answers stay within the risk."""
-    if not 0 <= max_risk < 1:
-        raise ConfigError(f"expected --max-risk from 0 to below 1, got {max_risk:g}; 0.05 is one wrong label in twenty")
-    curve = calibration.risk_coverage(truth, decided, best)
-    within = np.flatnonzero(curve["risk"] <= max_risk)
-    if not len(within):
-        raise DataError(
-            f"no limit keeps the risk at {max_risk:g}: the least is {curve['risk'].min():.3f} on {len(best)} clips; "
-            "allow a higher --max-risk, or train a better model"
-        )
-    if curve["coverage"][within[-1]] == 1:
-        return 0.0
-    return float(halfway(np.asarray(curve["below"], np.float64))[within[-1]])
+def _fitted(heard: Heard, asked: Asked, crossing: Array | None, answers: _Answers) -> Fitted:
+    curve = calibration.risk_coverage(answers.truth, answers.given, answers.best)
+    return Fitted(
+        n_clips=len(heard.truth),
+        n_groups=len(set(heard.groups)),
+        method=asked.method,
+        thresholds=asked.thresholds,
+        max_risk=asked.max_risk,
+        coverage=float((answers.best >= answers.below).mean()),
+        risk=answers.risk,
+        before=measured(heard, heard.scores()),
+        after=None if crossing is None else measured(heard, crossing),
+        risk_coverage=tuple(calibration.points(curve)),
+    )

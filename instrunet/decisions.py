@@ -22,7 +22,6 @@ Kind = Literal["single", "multi"]
 Method = Literal["temperature", "isotonic"]
 Scores = NDArray[np.floating[Any]]
 NO_ANSWER = "no_answer"  # the flag
-NEVER = 1.1  # a threshold that no probability reaches
 
 
 class Curve(Spec):
@@ -49,14 +48,16 @@ class Measured(Spec):
 class Fitted(Spec):
     """What the decisions were fitted on. `after` is of clips by a fit that had not heard their groups: five folds."""
 
-    parent: str  # fingerprint of the bundle that was calibrated
-    corpus: str
-    manifest: str  # digest
+    parent: str = ""  # fingerprint of the bundle that was calibrated
+    corpus: str = ""
+    manifest: str = ""  # digest
     n_clips: int
     n_groups: int
     method: Method
     thresholds: str = ""  # the rule
     max_risk: float | None = None
+    coverage: float = 1.0  # share of the clips that get an answer, and the share of their labels that is wrong
+    risk: float = 0.0
     before: Measured
     after: Measured | None = None  # one group: it cannot be said
     risk_coverage: tuple[dict[str, float], ...] = ()

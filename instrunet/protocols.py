@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from instrunet.bundle import Bundle
-from instrunet.calibrate import one_threshold
 from instrunet.metrics import intervals, multi, single, voting
 from instrunet.scoring import Judgement, Scored, judge, truth_of, voted
+from instrunet.thresholds import one_threshold
 
 FIGURES = {"single": ("accuracy", "balanced_accuracy", "macro_f1"), "multi": ("micro_f1", "macro_f1", "lrap")}
 PAPERS = {rule: name for name, rule in voting.PUBLISHED.items()}

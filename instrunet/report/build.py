@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from instrunet.errors import DataError
 from instrunet.report import belief, pictures
+from instrunet.report.words import clock, count, magnitude, percent
 
 SCHEMA = 1
 MAX_MISTAKES = 25
@@ -186,28 +187,6 @@ def worst_class(evaluation: Evaluation) -> dict[str, Any] | None:
         wrong = [0 if j == k else n for j, n in enumerate(evaluation.metrics["confusion"][k])]
         worst |= {"rival": evaluation.labels[int(np.argmax(wrong))], "n_rival": max(wrong)}
     return worst
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f}\u202f%"
-
-
-def count(value: int) -> str:
-    return f"{value:,}"
-
-
-def magnitude(value: int) -> str:
-    """A number of parameters as people say it: 4.2 million."""
-    for size, word in ((10**9, "billion"), (10**6, "million"), (10**3, "thousand")):
-        if value >= size:
-            return f"{value / size:.3g}\u00a0{word}"
-    return str(value)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as 1:02.5. Rounded first: 59.97 s is 1:00.0, not 0:60.0."""
-    minutes, rest = divmod(round(seconds, 1), 60)
-    return f"{minutes:.0f}:{rest:04.1f}"
 
 
 def _is_ours(path: Path) -> bool:
