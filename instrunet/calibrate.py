@@ -6,8 +6,9 @@ Conventions, and how others differ:
 
 * The temperature divides the logits of windows; it is the one under which the log loss of *clips* is least, as these
   are what is decided on (Guo et al., 2017, have one logit a clip).
-* As with Platt (1999), n clips without a mistake do not prove that there will be none: the temperature's targets are
-  1 - 1 / (n + 2) instead of 1, and a curve stays 1 / (n + 2) away from 0 and 1.
+* n clips without a mistake do not prove that there will be none, and would make the coldest temperature the best: it is
+  never so low that the mean probability of what is said exceeds Laplace's (r + 1) / (n + 2), where r of n are right;
+  and a curve ends 1 / (n + 2) below 1 and as far above 0, or the labels share that where a clip has one.
 * All is fitted anew, from the logits: of an earlier calibration nothing is left.
 """
 
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import expit, softmax
 from sklearn.isotonic import IsotonicRegression
 
@@ -78,26 +79,40 @@ def fit(heard: Heard, method: Method) -> Fit:
 
 
 def temperature(heard: Heard) -> float:
-    n = len(heard.truth)
-    sure = 1 - 1 / (n + 2)
-    rest = (1 - sure) / (heard.truth.shape[1] - 1) if heard.kind == "single" else 1 - sure
-    targets = np.where(heard.truth, sure, rest)
-
     def loss(log_temperature: float) -> float:
         scores = heard.scores(float(np.exp(log_temperature))).clip(1e-12, 1 - 1e-12)
-        hits = targets * np.log(scores)
-        misses = (1 - targets) * np.log1p(-scores) if heard.kind == "multi" else 0.0
-        return float(-(hits + misses).mean())
+        misses = np.log1p(-scores[~heard.truth]).sum() if heard.kind == "multi" else 0.0
+        return float(-(np.log(scores[heard.truth]).sum() + misses)) / len(scores)
 
-    found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x))
+    bounds = (np.log(COLDEST), np.log(HOTTEST))
+    found = float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4}).x))
+    most = _success(heard, found)
+    if _sureness(heard, found) <= most or _sureness(heard, HOTTEST) > most:
+        return found
+    return float(brentq(lambda value: _sureness(heard, value) - most, found, HOTTEST, xtol=1e-4))
+
+
+def _sureness(heard: Heard, value: float) -> float:
+    """Mean probability of what would be said: of the best label, or of each yes and no."""
+    scores = heard.scores(value)
+    return float(scores.max(1).mean() if heard.kind == "single" else np.maximum(scores, 1 - scores).mean())
+
+
+def _success(heard: Heard, value: float) -> float:
+    """Laplace's rule of succession: r of n right, so the next one is right with (r + 1) / (n + 2)."""
+    scores = heard.scores(value)
+    best = np.take_along_axis(heard.truth, scores.argmax(1)[:, None], 1)
+    right = best if heard.kind == "single" else (scores >= 0.5) == heard.truth
+    return float((right.sum() + 1) / (right.size + 2))
 
 
 def isotonic(heard: Heard) -> tuple[Curve, ...]:
-    n, plain = len(heard.truth), heard.scores()
+    (n, n_labels), plain = heard.truth.shape, heard.scores()
+    most = 1 - 1 / (n + 2)
+    least = (1 - most) / (n_labels - 1 if heard.kind == "single" else 1)  # so that a sure row sums to 1
     curves = []
     for true, score in zip(heard.truth.T, plain.T, strict=True):
-        model = IsotonicRegression(y_min=1 / (n + 2), y_max=1 - 1 / (n + 2)).fit(score, true)
+        model = IsotonicRegression(y_min=least, y_max=most).fit(score, true)
         at, first = np.unique(model.X_thresholds_.round(12), return_index=True)
         curves.append(Curve(at=tuple(at.tolist()), to=tuple(model.y_thresholds_[first].tolist())))
     return tuple(curves)

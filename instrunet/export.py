@@ -91,7 +91,12 @@ def _export(bundle: Bundle, path: Path) -> None:
     assert program is not None  # it is None only in the exporter's other mode
     model = program.model_proto
     front = bundle.spec.front
-    facts = {"labels": bundle.spec.labels, "fingerprint": bundle.fingerprint, "kind": bundle.spec.kind}
+    facts: dict[str, Any] = {"labels": bundle.spec.labels, "fingerprint": bundle.fingerprint, "kind": bundle.spec.kind}
+    # The temperature is in the graph; what is decided on the mean over a sound's windows is for its caller to do
+    facts |= {"thresholds": bundle.thresholds.tolist()} if bundle.spec.kind == "multi" else {}
+    facts |= (
+        {"decisions": bundle.decisions.model_dump(mode="json", exclude={"fitted"})} if bundle.spec.decisions else {}
+    )
     for key, value in {**facts, "sample_rate": front.sample_rate, "window": front.window}.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = f"instrunet.{key}", canonical_json(value)

@@ -203,8 +203,8 @@ def _summary(evaluation: Evaluation) -> None:
 
 
 def _said(row: Mapping[str, Any]) -> str:
-    """mean, oracle threshold 0.24 (chosen on these clips): micro f1 0.612 (0.58 to 0.64), ..."""
-    one = "" if row["threshold"] is None else f" {row['threshold']:.2f}"
+    """mean, oracle threshold 0.241 (chosen on these clips): micro f1 0.612 (0.58 to 0.64), ..."""
+    one = "" if row["threshold"] is None else f" {row['threshold']:.3g}"
     chosen = " (chosen on these clips)" if row["thresholds"] == "oracle" else ""
     how = f", {row['thresholds']} threshold{one or 's'}{chosen}" if row["thresholds"] else ""
     figures = [f"{name.replace('_', ' ')} {told({**row['figures'], **row}, name)}" for name in row["figures"]]

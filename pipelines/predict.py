@@ -13,6 +13,7 @@ import instrunet
 from instrunet.archive.units import as_text, check_name
 from instrunet.audio.io import DecodeError
 from instrunet.bundle import Bundle, Prediction
+from instrunet.decisions import NO_ANSWER
 from instrunet.errors import DataError, JobError
 from instrunet.features import match
 from pipelines.console import results
@@ -74,7 +75,8 @@ def _tell(path: Path, bundle: Bundle, as_json: bool) -> tuple[str, str, str, str
     if as_json:
         leaky = bundle.spec.trained.leaky
         _line({"file": name, **found.to_dict(), **({"leaky": f"LEAKY: {leaky}"} if leaky else {})})
-    return name, ", ".join(found.labels), _best(found), found.status
+    said = "no answer" if NO_ANSWER in found.flags else ", ".join(found.labels)
+    return name, said, _best(found), found.status
 
 
 def _best(found: Prediction) -> str:

@@ -12,6 +12,7 @@ from making import LABELS, RATE, draft, tone
 
 from instrunet import export
 from instrunet.bundle import Bundle
+from instrunet.decisions import Decisions
 from instrunet.errors import JobError
 from instrunet.models import ModelSpec, Network
 from instrunet.models.picture import PictureSpec
@@ -27,6 +28,8 @@ KINDS = {"task8": "single", "iteration11": "multi"}
 
 def made(name: str) -> Bundle:
     spec = draft(kind=KINDS[name], model=MODELS[name]).model_copy(update={"temperature": 1.7})
+    if name == "iteration11":
+        spec = spec.model_copy(update={"thresholds": (0.25, 0.5, 0.75), "decisions": Decisions(abstain_below=0.3)})
     torch.manual_seed(0)
     network = Network(spec.model, spec.front, spec.statistics, len(spec.labels))
     with torch.no_grad():  # running means other than 0 and 1
@@ -69,6 +72,9 @@ def test_any_number_of_windows_of_any_sound(exported: tuple[Bundle, Path, float]
 def test_the_facts_travel_with_the_model(exported: tuple[Bundle, Path, float]) -> None:
     bundle, path, _ = exported
     facts = {p.key: json.loads(p.value) for p in onnx.load(str(path)).metadata_props if p.key.startswith("instrunet.")}
+    if bundle.spec.kind == "multi":
+        assert facts.pop("instrunet.thresholds") == [0.25, 0.5, 0.75]
+        assert facts.pop("instrunet.decisions") == {"isotonic": [], "abstain_below": 0.3}
     assert facts == {
         "instrunet.labels": list(LABELS),
         "instrunet.fingerprint": bundle.fingerprint,

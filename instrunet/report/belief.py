@@ -32,8 +32,9 @@ def _draw_reliability(lines: Mapping[str, Points], theme: Theme) -> "Figure":
     figure, axes = _figure((3.8, 2.9), (0.17, 0.18, 0.8, 0.7))
     axes.plot([0, 1], [0, 1], color=theme.line, lw=1.2)
     for (name, points), color in zip(lines.items(), (theme.accent, theme.second), strict=False):
-        x, y = [p["said"] for p in points], [p["true"] for p in points]
-        axes.plot(x, y, color=color, label=name, lw=1.8, marker="o", markersize=3.5)
+        x, y, largest = [p["said"] for p in points], [p["true"] for p in points], max(p["n"] for p in points)
+        axes.plot(x, y, color=color, label=name, lw=0.9)
+        axes.scatter(x, y, [6 + 70 * p["n"] / largest for p in points], color=color, lw=0, clip_on=False)
     if len(lines) > 1:
         axes.legend(
             loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, frameon=False, labelcolor=theme.ink, fontsize=10

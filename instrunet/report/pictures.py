@@ -48,7 +48,7 @@ DARK = Theme(ink="#e6ebef", muted="#9aa7b2", line="#313b45", card="#1a2128", acc
 PANELS: dict[str, dict[str, str]] = {
     "Loss": {"train_loss": "training", "val_loss": "validation"},
     "Accuracy on validation": {"val_balanced_accuracy": "balanced", "val_accuracy": "plain"},
-    "Learning rate": {"lr": "learning rate"},
+    "Learning rate": {"learning_rate": "learning rate"},
 }
 
 

@@ -16,7 +16,7 @@ from instrunet.bundle_spec import Provenance
 from instrunet.config import fingerprint
 from instrunet.data import manifest, parts
 from instrunet.errors import ConfigError, DataError
-from pipelines import calibrate, cli, evaluate, features
+from pipelines import calibrate, cli, evaluate, features, sides
 
 HZ = dict(zip(LABELS, (220, 330, 495), strict=True))
 SPLIT = {"train": 1, "val": 8, "test": 8}  # groups
@@ -52,7 +52,7 @@ def asked(place: Path, corpus: Path, kind: str = "single", **more: Any) -> argpa
     task = "any" if kind == "single" else "any_multi"
     config = place / "tones.yaml"
     config.write_text(CONFIG.format(out=place / "runs", root=corpus, task=task), encoding="utf-8")
-    frame = evaluate.resolve(config, []).frame
+    frame = sides.resolve(config, []).frame
     bundle = tiny_bundle(kind, trained_on(frame))  # type: ignore[arg-type]
     featurize(frame, bundle, place / "runs")
     plain = {"overrides": [], "out": place / "calibrated", "method": "temperature", "thresholds": "", "max_risk": None}
@@ -83,7 +83,7 @@ def featurize(frame: Any, bundle: Bundle, out: Path) -> None:
 
 def judged(args: argparse.Namespace, bundle: Path, place: Path) -> dict[str, Any]:
     plain = {"overrides": [], "split": "test", "allow_leaks": False, "verbose": False}
-    plain |= {"aggregate": "", "map": [], "ignore": []}
+    plain |= {"aggregate": "", "map": [], "ignore": [], "rivals": []}
     made = evaluate.run(argparse.Namespace(bundle=bundle, target=args.config, out=place / "report", **plain))
     tree: dict[str, Any] = json.loads((made / "metrics.json").read_text(encoding="utf-8"))
     return tree
@@ -140,7 +140,7 @@ def test_clips_of_the_fit_are_not_held_out_any_more(corpus: Path, tmp_path: Path
     args = asked(tmp_path, corpus)
     args.bundle = tiny_bundle("single").save(tmp_path / "fresh")  # it has heard nothing of this corpus
     made = Bundle.load(calibrate.run(args)).spec.trained
-    frame = evaluate.resolve(args.config, []).frame
+    frame = sides.resolve(args.config, []).frame
     val = frame[frame["split"] == "val"]
     assert set(made.group_keys) == set(made.val_group_keys) == manifest.group_keys(val)
     assert set(made.clip_hashes) == {h[:16] for h in val["sha256"]} and len(made.sample_hashes) == 24

@@ -11,6 +11,8 @@ import pytest
 from archives import LABELS, sound, tiny_bundle, write, write_cut_mp3
 
 import instrunet
+from instrunet.bundle import Bundle
+from instrunet.decisions import Decisions
 from instrunet.errors import BundleError, JobError
 from pipelines import predict
 
@@ -40,6 +42,17 @@ def test_a_table_names_labels_and_best_scores(saved: Path, tmp_path: Path, capsy
     best = sorted(found.scores, key=lambda label: -found.scores[label])
     assert scores == [word for label in best for word in (label, f"{found.scores[label]:.2f}")]
     assert ("".join(file), labels, status) == (str(path), found.labels, ["tagged"])
+
+
+def test_an_unsure_sound_is_told_as_no_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = tiny_bundle()
+    spec = bundle.spec.model_copy(update={"decisions": Decisions(abstain_below=1.0)})
+    saved, path = Bundle(spec, bundle.network).save(tmp_path / "bundle"), write(tmp_path / "a.wav", sound(1.5))
+    ask(saved, path)
+    assert [" ".join(cells[1] for cells in cells_of(capsys.readouterr().out)).split()] == [["no", "answer"]]
+    ask(saved, path, as_json=True)
+    (line,) = lines(capsys)
+    assert (line["labels"], line["flags"]) == ([], ["no_answer"])
 
 
 def test_json_is_a_line_a_file(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

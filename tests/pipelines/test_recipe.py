@@ -123,6 +123,8 @@ def test_the_premium_is_the_difference_of_two_splits(place: Path) -> None:
         ("BUNDLE --folds 2", "--folds trains and judges a CONFIG (.yaml), got BUNDLE; leave BUNDLE out"),
         ("tones.yaml --folds 2 --allow-leaks", "--allow-leaks goes with a BUNDLE, not with --folds"),
         ("tones.yaml --leak-premium --split val", "--split goes with a BUNDLE, not with --leak-premium"),
+        ("tones.yaml --folds 2 --aggregate max", "--aggregate goes with a BUNDLE, not with --folds"),
+        ("tones.yaml --leak-premium --map a=b", "--map goes with a BUNDLE, not with --leak-premium"),
         ("tones.yaml in --leak-premium", "expected an override like train.epochs=3, got 'in'"),
         ("tones.yaml", "expected a CONFIG, MANIFEST or FOLDER to score tones.yaml on, got none"),
         ("tones.yaml --folds 1", "expected --folds 2 or more, got 1"),

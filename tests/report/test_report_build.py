@@ -49,8 +49,8 @@ def evaluation() -> Evaluation:
         leaky=False,
         clips=rows,
         history=[
-            {"epoch": 1, "train_loss": 2.0, "val_loss": float("nan"), "val_accuracy": 0.1, "lr": 1e-3},
-            {"epoch": 2, "train_loss": 1.0, "val_loss": np.float32(1.5), "val_accuracy": None, "lr": 1e-4},
+            {"epoch": 1, "train_loss": 2.0, "val_loss": float("nan"), "val_accuracy": 0.1, "learning_rate": 1e-3},
+            {"epoch": 2, "train_loss": 1.0, "val_loss": np.float32(1.5), "val_accuracy": None, "learning_rate": 1e-4},
         ],
         features={LABELS[3]: np.random.default_rng(0).random((16, 20)).astype(np.float16), "cello": np.ones((16, 1))},
     )
