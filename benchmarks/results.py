@@ -92,13 +92,19 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     folders = {name: Path(path).absolute() for name, path in (word.split("=", 1) for word in args.folders)}
     found = []
-    for row in rows():
-        if row.task in folders and args.only in row.name:
-            found += [judged(row, folders[row.task], args.out.absolute(), seed) for seed in args.seeds]
+    wanted = [(row, seed) for row in rows() if row.task in folders and args.only in row.name for seed in args.seeds]
+    failed = []
+    for row, seed in wanted:
+        try:
+            found.append(judged(row, folders[row.task], args.out.absolute(), seed))
+        except subprocess.CalledProcessError as error:  # its job has said why; the other rows are worth having
+            failed.append(f"{row.task}: {row.name}, seed {seed}: exit code {error.returncode}")
     found += list(_baselines(found, folders))
     text = json.dumps(found, indent=1) + "\n"
     (args.out / "results.json").write_text(text, encoding="utf-8")
     print("\n".join(_table(found)))
+    if failed:
+        sys.exit("; ".join(failed))
     print(json.dumps({f"{one['task']}: {one['name']}, seed {one['seed']}": one["main"] for one in found}))
 
 
