@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> Path:
     pictures.require()
     build.check_folder(args.out)
     rules, relabel = voting.asked(args.aggregate), Relabel.parse(args.map, args.ignore)
+    bundles = [(path, Bundle.load(path)) for path in (args.bundle, *args.rivals)]
     target = sides.resolve(args.target, args.overrides)
     places.need_disk(target.out, "evaluation")
     asked = sides.Question(
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> Path:
         rules[0] if rules else "",
         args.verbose,
     )
-    first, *others = (sides.side(path, asked) for path in (args.bundle, *args.rivals))
+    first, *others = (sides.side(path, bundle, asked) for path, bundle in bundles)
     sides.check_comparable([first, *others])
     evaluation = _evaluate(first)
     evaluation = replace(

@@ -83,8 +83,8 @@ def of_split(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     return chosen
 
 
-def side(path: Path, asked: Question) -> Side:
-    bundle, target = Bundle.load(path), asked.target
+def side(path: Path, bundle: Bundle, asked: Question) -> Side:
+    target = asked.target
     frame, notes = asked.relabel.of(asked.frame, bundle.spec.labels)
     leaks = known.leaks(frame, bundle)
     known.refuse(leaks, asked.allow_leaks)

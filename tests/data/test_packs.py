@@ -26,7 +26,7 @@ from instrunet.data.store import ObjectError
 from instrunet.errors import ConfigError, DataError, InstrunetError, JobError
 from instrunet.experiment import ClusterSpec
 from instrunet.features import shards
-from pipelines import cli, evaluate, features, pack
+from pipelines import cli, features, pack, sides
 
 SPEC = UnitSpec(unit_s=3)
 ODD = (
@@ -414,9 +414,9 @@ def test_features_of_a_packed_corpus_are_those_of_the_corpus(
 
 def test_a_folder_to_score_may_be_packed(tmp_path: Path, small_folder: Path) -> None:
     made = pack_archive(small_folder, tmp_path / "FOLDER.packed", shard_mb=1)
-    args = argparse.Namespace(bundle=Path("bundle"), target=str(made))
+    args = argparse.Namespace(bundle=Path("bundle"), target=str(made), overrides=[])
     cli._check_bundle(args)
-    ours, theirs = (evaluate.resolve(target, []).frame for target in (args.target, small_folder))
+    ours, theirs = (sides.resolve(target, []).frame for target in (args.target, small_folder))
     pd.testing.assert_frame_equal(ours.drop(columns="uri"), theirs.drop(columns="uri"))
 
 

@@ -231,7 +231,8 @@ def test_a_leaky_bundle_is_labelled_wherever_it_speaks(
 ) -> None:
     bundle, sound = trained[1], leaky.parent / "in/low0.wav"
     plain = {"bundle": bundle, "target": leaky, "out": tmp_path / "report", "split": "test", "allow_leaks": False}
-    asked = argparse.Namespace(**plain, overrides=["audit.allow_leaks=true"], verbose=False)
+    plain |= {"aggregate": "", "map": [], "ignore": [], "rivals": [], "verbose": False}
+    asked = argparse.Namespace(**plain, overrides=["audit.allow_leaks=true"])
     evaluate.run(asked)
     assert "LEAKY (" in capsys.readouterr().out
     assert "LEAKY: do not quote" in (tmp_path / "report/index.html").read_text(encoding="utf-8")
