@@ -20,6 +20,14 @@ LINKED = ("jobs", "configs", "Makefile", "pyproject.toml", "constraints.txt", ".
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes a minute and more beside a shorter test of the same is for `make soak`."""
+    if "INSTRUNET_SOAK" not in os.environ:
+        for item in items:
+            if item.get_closest_marker("soak"):
+                item.add_marker(pytest.mark.skip(reason="`make soak` runs it"))
+
+
 def environment() -> dict[str, str]:
     """A user's shell with the environment activated, and no settings of the machine that runs the tests."""
     ours = ("RAY_", "MLFLOW_", "INSTRUNET_", "KUBECONFIG", "PYTHON", "MAKE", "MFLAGS")

@@ -23,9 +23,6 @@ TRAIN = (
 TIMING = ("clips_per_s", "wait_share", "epoch_s")
 
 
-soak = pytest.mark.skipif("INSTRUNET_SOAK" not in os.environ, reason="more than a minute each: `make soak` runs them")
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, small_corpus: Path) -> Path:
     place = make_place(tmp_path_factory.mktemp("undisturbed") / "instrunet")
@@ -89,7 +86,7 @@ def test_killed_worker(undisturbed: Path, disturbed: Path) -> None:
     assert sorted(tracked_epochs(disturbed)) == list(range(EPOCHS))
 
 
-@soak
+@pytest.mark.soak
 def test_an_interrupted_driver(disturbed: Path) -> None:
     job = begin(disturbed)
     workers_after_an_epoch(disturbed, job)
@@ -114,7 +111,7 @@ def test_killed_driver(undisturbed: Path, disturbed: Path) -> None:
     assert sorted(tracked_epochs(disturbed)) == list(range(EPOCHS))
 
 
-@soak
+@pytest.mark.soak
 def test_a_driver_that_is_told_to_stop_keeps_its_step(undisturbed: Path, disturbed: Path) -> None:
     job = begin(disturbed)
     workers_after_an_epoch(disturbed, job)
@@ -144,7 +141,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-@soak
+@pytest.mark.soak
 def test_a_full_disk_fails_the_job_and_the_same_command_goes_on(
     undisturbed: Path, disturbed: Path, small_disk: Path
 ) -> None:
