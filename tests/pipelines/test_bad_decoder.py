@@ -36,7 +36,6 @@ def job(command: str, place: Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.soak
 def test_tagging(place: Path) -> None:
     tiny_bundle().save(place / "bundle")
     command = "python jobs/tag.py bundle archive --out tags --decode-wait-s 3 --max-bad-fraction"

@@ -98,7 +98,6 @@ def test_folds_test_each_clip_once(
     assert (place / "folds/folds.json").read_bytes() == before
 
 
-@pytest.mark.soak
 @pytest.mark.ray
 def test_the_premium_is_the_difference_of_two_splits(place: Path) -> None:
     done = run("python jobs/evaluate.py tones.yaml --leak-premium --out premium", place)

@@ -72,7 +72,6 @@ def test_an_archive_in_a_store_gets_tags_in_a_store(store: Store, proxy: Proxy, 
     assert other.returncode == 2 and "belongs to another job: its units is" in other.stderr
 
 
-@pytest.mark.soak
 def test_an_object_that_never_comes_has_its_row(store: Store, proxy: Proxy, home: Path, tmp_path: Path) -> None:
     bucket = store.bucket("holes")
     for k in range(6):
@@ -90,7 +89,6 @@ def test_an_object_that_never_comes_has_its_row(store: Store, proxy: Proxy, home
     assert json.loads((tmp_path / "tags/ledger.json").read_text())["closed"]
 
 
-@pytest.mark.soak
 def test_a_store_that_goes_away_fails_the_job_which_then_goes_on(
     store: Store, proxy: Proxy, home: Path, tmp_path: Path
 ) -> None:
