@@ -32,11 +32,12 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     # Its own folder, and a short one: a socket's path has 107 characters, and the usual folder may know another cluster
     home = tempfile.mkdtemp(prefix="head-", dir="/tmp")
     settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_TMPDIR": home}
-    port, dashboard = free_port(), free_port()
+    # The agent that starts jobs has one port by default: beside any other Ray of the machine it would take no job, ever
+    port, dashboard, agent = free_port(), free_port(), free_port()
     command = (
         f"exec ray start --head --block --num-cpus=4 --port={port} --node-ip-address=127.0.0.1 "
-        f"--dashboard-host=127.0.0.1 --dashboard-port={dashboard} --object-store-memory=500000000 "
-        "--disable-usage-stats"
+        f"--dashboard-host=127.0.0.1 --dashboard-port={dashboard} "
+        f"--dashboard-agent-listen-port={agent} --object-store-memory=500000000 --disable-usage-stats"
     )
     with (folder / "log").open("w") as log:
         job = subprocess.Popen(
