@@ -32,6 +32,8 @@ def environment() -> dict[str, str]:
     """A user's shell with the environment activated, and no settings of the machine that runs the tests."""
     ours = ("RAY_", "MLFLOW_", "INSTRUNET_", "KUBECONFIG", "PYTHON", "MAKE", "MFLAGS")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+    if os.environ.get("PYTHONPATH") == str(ROOT):  # a second checkout, tested with the environment of the first
+        kept["PYTHONPATH"] = str(ROOT)
     return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
 
 
