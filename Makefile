@@ -28,7 +28,7 @@ types: setup ## mypy, strict, over the library and the pipelines
 	@$(BIN)/mypy
 
 test: lint types ## set up, lint, type-check, run the tests (under 20 minutes on 2 cores)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile  # much of a test is Ray starting: two at a time take 0.6 of the time, three no less
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # much of a test is Ray starting: two at a time take 0.6 of the time, three no less
 
 demo: setup ## corpus, features, training, evaluation, tags: under 10 minutes on 2 cores
 	@$(BIN)/python jobs/featurize.py configs/smoke.yaml out=$(DEMO) data.root=$(DEMO)/corpus

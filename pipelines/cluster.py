@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ray
 import ray.data
+import torch
 
 from instrunet.errors import ConfigError
 from instrunet.experiment import ClusterSpec
@@ -46,7 +47,7 @@ def _init(spec: ClusterSpec, *, verbose: bool) -> None:
         os.environ.setdefault("RAY_TMPDIR", str(own))
     ray.init(
         address="local",  # never one that somebody started on this machine
-        num_cpus=spec.num_cpus or max(LOCAL_CPUS, os.cpu_count() or 1),
+        num_cpus=_cpus(spec),
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
         logging_level=level,
@@ -68,17 +69,32 @@ def _silence() -> Iterator[None]:
         os.close(nowhere)
 
 
-def check_fits(n_workers: int, resources: dict[str, float]) -> None:
-    """Refuse what a Ray of our own can never give: it would be waited for without a word. A cluster may yet grow."""
+def of_a_worker(spec: ClusterSpec) -> dict[str, float]:
+    return {"CPU": spec.cpus_per_worker} | ({"GPU": spec.gpus_per_worker} if spec.gpus_per_worker else {})
+
+
+def check_fits(spec: ClusterSpec, n_workers: int) -> None:
+    """Refuse what a Ray of our own can never give, before it is started: it would be waited for without a word.
+
+    A cluster may yet grow.
+    """
     if os.environ.get("RAY_ADDRESS"):
         return
-    there = ray.cluster_resources()
-    for name, amount in resources.items():
+    there = ray.cluster_resources() if ray.is_initialized() else _own(spec)
+    for name, amount in of_a_worker(spec).items():
         if n_workers * amount > there.get(name, 0):
             raise ConfigError(
                 f"{n_workers} x {amount:g} {name} are asked for, this machine's Ray has {there.get(name, 0):g}; lower "
                 f"cluster.workers or cluster.{name.lower()}s_per_worker, or run it on a cluster"
             )
+
+
+def _own(spec: ClusterSpec) -> dict[str, float]:
+    return {"CPU": _cpus(spec), "GPU": torch.cuda.device_count()}
+
+
+def _cpus(spec: ClusterSpec) -> int:
+    return spec.num_cpus or max(LOCAL_CPUS, os.cpu_count() or 1)
 
 
 def hush(*, verbose: bool) -> None:

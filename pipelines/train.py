@@ -43,6 +43,7 @@ def run(experiment: Experiment, verbose: bool = False, folder: Path | None = Non
     `folder` is that of its features, where the caller made them.
     """
     places.need_disk(experiment.out, "training")
+    cluster.check_fits(experiment.cluster, experiment.cluster.workers)
     experiment = lineage.located(experiment)
     job = job_for(experiment, verbose, folder)
     home = run_folder(experiment, job.draft)
@@ -199,10 +200,8 @@ def _hurry() -> None:
 
 
 def _trainer(experiment: Experiment, job: Job, home: Path, mailbox: Any) -> TorchTrainer:
-    spec = experiment.cluster
-    gpu = spec.gpus_per_worker > 0
-    resources = {"CPU": spec.cpus_per_worker} | ({"GPU": spec.gpus_per_worker} if gpu else {})
-    cluster.check_fits(spec.workers, resources)
+    spec, resources = experiment.cluster, cluster.of_a_worker(experiment.cluster)
+    gpu = "GPU" in resources
     return TorchTrainer(
         worker,
         train_loop_config=config_of(job) | {"mailbox": mailbox, "home": str(home / CHECKPOINTS)},

@@ -145,9 +145,8 @@ def _search(experiment: Experiment, search: SearchSpec, home: Path, job: Job) ->
         "job": config_of(job),
         "concurrent": search.concurrent,
     }
-    resources = {"CPU": experiment.cluster.cpus_per_worker, "GPU": experiment.cluster.gpus_per_worker}
-    cluster.check_fits(1, resources)
-    trainable = tune.with_resources(trial, resources)
+    cluster.check_fits(experiment.cluster, 1)
+    trainable = tune.with_resources(trial, cluster.of_a_worker(experiment.cluster))
     with bar("trials", search.samples) as progress:
         tuner = _tuner(trainable, config, experiment, search, home, _Shown(progress.advance))
         grid = tuner.fit()

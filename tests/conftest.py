@@ -21,7 +21,12 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes a minute and more beside a shorter test of the same is for `make soak`."""
+    """What takes a minute and more beside a shorter test of the same is for `make soak`.
+
+    The files with Ray in them come first, as they are the long ones: at the end short ones keep both processes busy.
+    """
+    long = {item.path for item in items if item.get_closest_marker("ray")}
+    items.sort(key=lambda item: item.path not in long)
     if "INSTRUNET_SOAK" not in os.environ:
         for item in items:
             if item.get_closest_marker("soak"):

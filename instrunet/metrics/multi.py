@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import metrics as sk
 
 from instrunet.errors import DataError
+from instrunet.metrics import sk
 from instrunet.metrics.single import Floats, validate_scores
 
 Bools = NDArray[np.bool_]

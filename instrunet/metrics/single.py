@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import metrics as sk
 
 from instrunet.errors import DataError
+from instrunet.metrics import sk
 
 Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.floating[Any]]
