@@ -45,6 +45,8 @@ def _init(spec: ClusterSpec, *, verbose: bool) -> None:
     own = Path(tempfile.gettempdir()) / f"instrunet-ray-{os.getuid()}"
     if len(str(own)) < LONGEST_TMPDIR:
         os.environ.setdefault("RAY_TMPDIR", str(own))
+    # Train's look-out for nodes that are taken away: a process, 2 s of a core for each training, and this node is ours
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     ray.init(
         address="local",  # never one that somebody started on this machine
         num_cpus=_cpus(spec),
