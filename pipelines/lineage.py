@@ -14,6 +14,7 @@ from instrunet import bundle as bundles
 from instrunet.bundle_spec import Provenance
 from instrunet.data import corpora, manifest, places
 from instrunet.experiment import Experiment
+from instrunet.models.transfer import is_weights, read_weights
 from instrunet.training.start import check_front, check_model
 from pipelines import audit, features
 from pipelines.console import note
@@ -48,6 +49,11 @@ def bundles_of(experiment: Experiment) -> list[Ancestor]:
     """The parent and the teachers; one that does not fit is refused before an hour of featurizing."""
     found = []
     for said, path in experiment.begins_with():
+        if path == experiment.train.init_from and is_weights(path):
+            read_weights(path)  # a mistake is told before an hour of featurizing
+            note(f"{said}: what these weights have heard is not known; the audit cannot speak for it")
+            found.append(Ancestor(said, Provenance(), manifest.sha256_of(path)[:16]))
+            continue
         spec = bundles.read_spec(path)
         check_front(spec.front, experiment.front, said)
         if path == experiment.train.init_from:

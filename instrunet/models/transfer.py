@@ -14,6 +14,7 @@ from instrunet.config import Spec
 from instrunet.errors import ConfigError, DataError
 from instrunet.models.body import Body
 
+SAFE = ".safetensors"
 PREFIXES = ("", "body.", "body.net.", "net.")  # a bundle's network, a body alone, timm's own file for either
 
 
@@ -38,9 +39,14 @@ class Fitted:
     unused: tuple[str, ...]
 
 
+def is_weights(path: Path) -> bool:
+    """A file of tensors and no bundle."""
+    return path.suffix == SAFE or path.is_file()
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a local safetensors file; nothing pickled is opened."""
-    if path.suffix != ".safetensors":
+    if path.suffix != SAFE:
         raise ConfigError(
             f"expected weights as a .safetensors file, got {path.name}: others are pickles, which may run code; "
             "convert it with safetensors.torch.save_file"
@@ -54,8 +60,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def load_matching(network: nn.Module, weights: Mapping[str, Tensor]) -> Fitted:
-    """Copy every tensor that fits by name and shape; a head for other labels stays fresh.
+def load_matching(network: nn.Module, weights: Mapping[str, Tensor], fresh: str = "-") -> Fitted:
+    """Copy every tensor that fits by name and shape; a head for other labels stays fresh, and what `fresh` begins.
 
     Three colour channels are summed into one: what the first layer says of a grey picture is then unchanged.
     """
@@ -64,7 +70,11 @@ def load_matching(network: nn.Module, weights: Mapping[str, Tensor]) -> Fitted:
     fits: dict[str, Tensor] = {}
     for name, value in weights.items():
         ours = state.get(prefix + name)
-        if ours is not None and (value := _one_channel(value, ours)).shape == ours.shape:
+        if (
+            ours is not None
+            and not (prefix + name).startswith(fresh)
+            and (value := _one_channel(value, ours)).shape == ours.shape
+        ):
             fits[prefix + name] = value
     copied = tuple(name for name in state if name in fits)
     if not any(state[name].ndim > 1 for name in copied):

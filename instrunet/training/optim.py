@@ -31,7 +31,7 @@ class TrainSpec(Spec):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False  # torch.compile: a minute before the first step
 
-    init_from: Path | None = None  # a bundle whose weights and statistics are begun with
+    init_from: Path | None = None  # a bundle, weights and statistics; or weights.safetensors
     transfer: TransferSpec = TransferSpec()  # how they learn on
 
     loss: LossSpec | None = None  # None: cross_entropy or bce, by the kind of the task

@@ -16,7 +16,7 @@ from instrunet.losses import Loss
 from instrunet.models import ModelSpec, Network
 from instrunet.models.adversarial import DomainAdversarial
 from instrunet.models.distill import DistillSpec
-from instrunet.models.transfer import hold, rate_scales
+from instrunet.models.transfer import hold, is_weights, load_matching, rate_scales, read_weights
 from instrunet.training.average import Average
 from instrunet.training.feed import Feed
 from instrunet.training.job import Job
@@ -28,6 +28,8 @@ from instrunet.training.state import Trainee, copied
 CUTTING = ("hop_s", "long")  # how many windows a sound has; none of them is another for it
 WITHOUT_WEIGHTS = ("dropout", "block_dropout", "drop_path", "l2_dense")  # they matter while training alone
 MOST_TOLD = 3
+
+Parent = bundles.Bundle | dict[str, torch.Tensor]  # or the tensors of a file of weights, of which no more is known
 
 
 def check_front(theirs: FrontEnd, ours: FrontEnd, said: str) -> None:
@@ -56,25 +58,27 @@ def check_labels(teacher: BundleSpec, student: BundleSpec, said: str) -> None:
         )
 
 
-def from_parent(draft: BundleSpec, path: Path | None) -> tuple[BundleSpec, bundles.Bundle | None]:
-    """The draft as it is trained from the bundle at `path`.
+def from_parent(draft: BundleSpec, path: Path | None) -> tuple[BundleSpec, Parent | None]:
+    """The draft as it is trained from the bundle, or the weights, at `path`.
 
     The statistics are the bundle's: its first layer has learnt to read numbers that were normalised by them. Refitted
     ones would move every input of a network that is held fast. What is new in the sound is for the profile to say.
     """
     if path is None:
         return draft, None
+    if is_weights(path):
+        return draft, read_weights(path)
     parent, said = bundles.Bundle.load(path), f"train.init_from={path}"
     check_front(parent.spec.front, draft.front, said)
     check_model(parent.spec.model, draft.model, said)
     return draft.model_copy(update={"statistics": parent.spec.statistics}), parent
 
 
-def trainee(job: Job, parent: bundles.Bundle | None, device: torch.device, n_steps: int) -> Trainee:
+def trainee(job: Job, parent: Parent | None, device: torch.device, n_steps: int) -> Trainee:
     """The network, new or with the parent's weights, and all that is trained with it in a run of `n_steps`."""
     spec, draft = job.train, job.draft
     network = network_of(draft)
-    if parent:
+    if parent is not None:
         take_over(network, draft, parent)
     to_device(network, device, spec)
     held = hold(network.body, spec.transfer)
@@ -88,8 +92,11 @@ def trainee(job: Job, parent: bundles.Bundle | None, device: torch.device, n_ste
     return Trainee(network, optimizer, schedule, average, meter, good, adversary=adversary, held=held)
 
 
-def take_over(network: Network, draft: BundleSpec, parent: bundles.Bundle) -> None:
+def take_over(network: Network, draft: BundleSpec, parent: Parent) -> None:
     """The parent's weights; the head stays as it is unless it would give the same answers in the same order."""
+    if not isinstance(parent, bundles.Bundle):
+        load_matching(network, parent, fresh="body.head.")
+        return
     same = (parent.spec.kind, parent.spec.labels) == (draft.kind, draft.labels)
     state = parent.network.state_dict()
     taken = {name: value for name, value in state.items() if same or not name.startswith("body.head.")}

@@ -12,7 +12,7 @@ from making import FRONT, RATE, SMALL, tone
 from test_audit_jobs import corpus, melody, whole
 
 from instrunet.augment.copies import CopiesSpec
-from instrunet.bundle import Bundle
+from instrunet.bundle import WEIGHTS_FILE, Bundle
 from instrunet.bundle_spec import Provenance
 from instrunet.config import fingerprint
 from instrunet.data import corpora, manifest, parts
@@ -95,6 +95,17 @@ def test_the_same_split_is_clean_and_what_was_heard_is_remembered(home: Path, pa
     assert trained.group_keys == theirs.spec.trained.group_keys
     assert trained.val_group_keys == theirs.spec.trained.val_group_keys
     assert len(trained.group_keys) == 6 and len(trained.val_group_keys) == 2
+
+
+def test_of_a_file_of_weights_nothing_is_known_but_its_digest(
+    home: Path, parent: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = parent / WEIGHTS_FILE
+    trained = job(experiment(home / "in", home / "runs", **begins("train.init_from", file))).draft.trained
+    assert trained.audit == "clean" and trained.begun_with == (manifest.sha256_of(file)[:16],)
+    assert f"train.init_from={file}: what these weights have heard is not known" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"expected weights as a \.safetensors file, got metadata\.csv"):
+        job(experiment(home / "in", home / "runs", **begins("train.init_from", home / "in/metadata.csv")))
 
 
 @KINDS

@@ -1,5 +1,6 @@
 """Beginning from a bundle, learning from teachers, hiding the domain: in the trainer, by one worker and by two."""
 
+import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch.multiprocessing
 from making import FRONT, LABELS, RATE, SMALL, chord, clip, draft, features_folder, tones_folder
 from test_fit import CPU, ITERATION11, NO_DROPOUT, history_of, last, run, tensors, train, val_feed
 
-from instrunet.bundle import Bundle
+from instrunet.bundle import WEIGHTS_FILE, Bundle
 from instrunet.errors import ConfigError
 from instrunet.models import ModelSpec
 from instrunet.models.adversarial import DomainSpec
@@ -104,6 +105,21 @@ def test_the_statistics_are_the_parents(tones: Path, tmp_path: Path, parent: Pat
     run(Job(made, train(epochs=1, init_from=str(parent)), tones), tmp_path)
     got = Bundle.load(last(tmp_path) / BUNDLE).spec.statistics
     assert got == Bundle.load(parent).spec.statistics != made.statistics
+
+
+def test_a_file_of_weights_lends_the_body_and_not_the_head(tones: Path, tmp_path: Path, parent: Path) -> None:
+    file = shutil.copy(parent / WEIGHTS_FILE, tmp_path / "theirs.safetensors")
+    run(child(tones, file, epochs=2, freeze="body"), tmp_path / "run")
+    made = Bundle.load(last(tmp_path / "run") / BUNDLE)
+    before, after = state(parent), dict(made.network.state_dict())
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert {"body.head.0.weight", "body.head.0.bias"} <= moved
+    assert not [name for name in moved if name.startswith("body.") and not name.startswith("body.head.")]
+    assert made.spec.statistics == draft(tones, model=ITERATION11).statistics  # nothing is known of theirs
+    fresh = start.network_of(draft(tones, model=ITERATION11))
+    untouched = fresh.body.head[0].weight.clone()
+    start.take_over(fresh, draft(tones, model=ITERATION11), state(parent))
+    assert torch.equal(fresh.body.head[0].weight, untouched)
 
 
 def test_rates_are_lower_towards_the_input(tones: Path, parent: Path) -> None:
