@@ -22,8 +22,8 @@ from instrunet.errors import ConfigError, DataError
 from instrunet.experiment import Experiment
 from instrunet.metrics import intervals
 from instrunet.scoring import MAIN
-from pipelines import features
-from pipelines.console import result
+from pipelines import audit, features
+from pipelines.console import note, result
 from pipelines.tested import pooled_of, scores_of, train_and_test
 
 SCHEMA = 1
@@ -78,7 +78,8 @@ def folds(spec: Experiment, k: int, out: Path, verbose: bool) -> dict[str, Any]:
         )
     if spec.split.folds:
         raise ConfigError(f"--folds {k} makes the folds itself, got split.folds={spec.split.folds}; leave it unset")
-    tested = [train_and_test(fold, verbose) for fold in _folds(spec, k)]
+    spec, first = _kept_together(spec, k, verbose)
+    tested = [train_and_test(fold, verbose, None if n else first) for n, fold in enumerate(_folds(spec, k))]
     for number, one in enumerate(tested, 1):
         result(f"{one.kind} fold {number} of {k} ({one.size}): {one.figures}")
     pooled = pooled_of(tested)
@@ -121,6 +122,22 @@ def _folds(spec: Experiment, k: int) -> list[Experiment]:
             update["split"] = spec.split.model_copy(update={"folds": k, "fold": fold})
         made.append(spec.model_copy(update=update))
     return made
+
+
+def _kept_together(spec: Experiment, k: int, verbose: bool) -> tuple[Experiment, Path | None]:
+    """Groups in which the audit hears the same sound lie in one fold: as the folds are ours, so is that to see to.
+
+    And the features of the first fold, where they are good for it.
+    """
+    one = _folds(spec, k)[0]
+    if one.split.folds is None or spec.split.keep_together or spec.audit.allow_leaks:
+        return spec, None
+    folder = features.run(one, verbose)
+    together = audit.read(folder, spec.audit).together
+    if not together:
+        return spec, folder
+    note(f"note: groups with the same sound in them lie in one fold ({together})")
+    return spec.model_copy(update={"split": spec.split.model_copy(update={"keep_together": together.absolute()})}), None
 
 
 def _check_folder(folder: Path) -> None:

@@ -66,7 +66,12 @@ def evaluate(*words: str) -> int:
 def test_folds_test_each_clip_once(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = "python jobs/evaluate.py tones.yaml --folds 2 --out folds"
+    write_corpus(place / "doubled")
+    wave, rate = soundfile.read(place / "doubled/low-0-0.wav", dtype="float32")
+    soundfile.write(place / "doubled/again.aiff", wave, rate, subtype="FLOAT")  # other bytes, the same sound
+    with (place / "doubled/metadata.csv").open("a") as table:
+        table.write("again.aiff,low,player1\n")
+    command = "python jobs/evaluate.py tones.yaml data.root=doubled --folds 2 --out folds"
     done = run(command, place)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "folds/folds.json"
@@ -76,11 +81,13 @@ def test_folds_test_each_clip_once(
         "balanced_accuracy",
         [1, 2],
     )
-    assert [(f["n"], f["n_groups"], f["audit"]) for f in made["folds"]] == [(18, 3, "clean")] * 2
-    assert (made["pooled"]["n_clips"], made["pooled"]["n_groups"], made["pooled"]["audit"]) == (36, 6, "clean")
+    assert "groups with the same sound in them lie in one fold" in done.stderr
+    assert sorted((f["n"], f["n_groups"], f["audit"]) for f in made["folds"]) == [(18, 3, "clean"), (19, 3, "clean")]
+    assert (made["pooled"]["n_clips"], made["pooled"]["n_groups"], made["pooled"]["audit"]) == (37, 6, "clean")
     table = pq.read_table(place / "folds/scores.parquet").to_pandas()
-    assert table["clip_id"].is_unique and len(table) == 36
+    assert table["clip_id"].is_unique and len(table) == 37
     assert table.groupby("group")["fold"].nunique().max() == 1
+    assert table[table["group"].isin(("player0", "player1"))]["fold"].nunique() == 1
     truth = np.array([made["labels"].index(names[0]) for names in table["labels"]])
     want = single.evaluate(truth, np.stack(table["scores"]), made["labels"])
     assert made["pooled"]["metrics"]["confusion"] == want["confusion"]
@@ -92,7 +99,9 @@ def test_folds_test_each_clip_once(
     written = [(b / "weights.safetensors").stat().st_mtime_ns for b in bundles]
     before = (place / "folds/folds.json").read_bytes()
     monkeypatch.chdir(place)
-    assert evaluate("tones.yaml", "--folds", "2", "--out", "folds") == 0  # here: it has no need of Ray
+    assert (
+        evaluate("tones.yaml", "data.root=doubled", "--folds", "2", "--out", "folds") == 0
+    )  # here: it has no need of Ray
     assert capsys.readouterr().err.count("is trained already") == 2
     assert [(b / "weights.safetensors").stat().st_mtime_ns for b in bundles] == written
     assert (place / "folds/folds.json").read_bytes() == before
