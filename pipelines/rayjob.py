@@ -53,8 +53,18 @@ def manifest(job: str, arguments: list[str], target: ClusterTarget) -> dict[str,
 
 def render(manifest: dict[str, Any]) -> str:
     """The YAML text that `kubectl apply -f -` reads."""
-    text: str = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=10_000)
+    text: str = yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
     return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """A text of several lines stands as it is, so that a RayJob inside a CronJob can be read."""
+
+    def represent_str(self, text: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def check(manifest: dict[str, Any]) -> None:
@@ -140,7 +150,7 @@ def _cluster(target: ClusterTarget, labels: dict[str, str]) -> dict[str, Any]:
     }
     if cluster["enableInTreeAutoscaling"]:
         # Its container is the operator's own, which a `restricted` namespace would refuse as it comes.
-        cluster["autoscalerOptions"] = {"idleTimeoutSeconds": 120, "securityContext": _unprivileged()}
+        cluster["autoscalerOptions"] = {"idleTimeoutSeconds": 120, "securityContext": unprivileged()}
         cluster["headGroupSpec"]["template"]["spec"]["automountServiceAccountToken"] = True
     return cluster
 
@@ -177,14 +187,14 @@ def _template(name: str, target: ClusterTarget, pod: Pod, labels: dict[str, str]
                         "requests": pod.requests.model_dump() | gpus,
                         "limits": pod.limits.model_dump() | gpus,
                     },
-                    "securityContext": _unprivileged(),
+                    "securityContext": unprivileged(),
                 }
             ],
         },
     }
 
 
-def _unprivileged() -> dict[str, Any]:
+def unprivileged() -> dict[str, Any]:
     """What the pod security standard `restricted` asks of each container."""
     return {
         "allowPrivilegeEscalation": False,

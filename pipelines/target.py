@@ -100,6 +100,7 @@ class ClusterTarget(Spec):
     workers: Workers
     prefix: str = "instrunet"
     service_account: str = "instrunet"
+    scheduler_account: str = "instrunet-scheduler"
     ttl_s: int = Field(3600, ge=0)
     backoff_limit: int = Field(1, ge=0)
     deadline_s: int = Field(86_400, ge=1)

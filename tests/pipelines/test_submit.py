@@ -6,25 +6,26 @@ import shlex
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from crd import needs_crds, problems
+from kube import TOKEN as CANARY
+from kube import Kube, Refusal, kubeconfig, serving
 
 from instrunet.config import fingerprint, load_tree
 from instrunet.errors import ConfigError, InstrunetError, JobError
 from pipelines import submit as submitting
-from pipelines.submit import JOBS, ClusterTarget, check, manifest, render, submit
+from pipelines.rayjob import JOBS, check, manifest, render
+from pipelines.submit import Cluster
+from pipelines.target import ClusterTarget
 
 ROOT = Path(__file__).parents[2]
 TARGET = ROOT / "configs" / "cluster" / "k8s.yaml"
-CANARY = "canary-5f2e9c"
 
 
 def target(*overrides: str) -> ClusterTarget:
@@ -284,77 +285,39 @@ def test_token_needs_a_ray_that_knows_it(version: str) -> None:
 # --- the cluster
 
 
-Answer = Callable[[int, str | None], list[dict[str, Any]]]
+@pytest.fixture
+def kube(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kube]:
+    kube = Kube()
+    with serving(kube) as address:
+        reach(tmp_path, monkeypatch, address)
+        yield kube
 
 
-def kubeconfig(folder: Path, monkeypatch: pytest.MonkeyPatch, server: str) -> None:
-    entry = {"cluster": {"server": server}, "name": "c"}
-    context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
-    users = [{"name": "u", "user": {"token": CANARY}}]
-    document = {"clusters": [entry], "contexts": [context], "users": users, "current-context": "c"}
-    path = folder / "kubeconfig"
-    path.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config"} | document), encoding="utf-8")
-    monkeypatch.setenv("KUBECONFIG", str(path))
+def reach(folder: Path, monkeypatch: pytest.MonkeyPatch, server: str) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(folder, server)))
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Answer]:
-    """Stands in for an API server: answers each POST with the status and message given, and keeps what came."""
-    came: list[dict[str, Any]] = []
-    say: dict[str, Any] = {}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802, http.server finds it by this name
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            came.append({"path": self.path, "body": body, "token": self.headers.get("Authorization")})
-            reply = body if say["status"] == 201 else {"kind": "Status", "message": say["message"]}
-            plain = say["status"] == 404 and say["message"] is None  # how a server answers that knows no such kind
-            text = b"404 page not found\n" if plain else json.dumps(reply).encode()
-            self.send_response(say["status"])
-            self.send_header("Content-Type", "text/plain" if plain else "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    kubeconfig(tmp_path, monkeypatch, f"http://127.0.0.1:{server.server_port}")
-
-    def answer(status: int, message: str | None) -> list[dict[str, Any]]:
-        say.update(status=status, message=message)
-        return came
-
-    yield answer
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 def refusal() -> InstrunetError:
     with pytest.raises(InstrunetError) as caught:
-        submit(manifest("train", [], target()), target())
+        Cluster("instrunet").create(manifest("train", [], target()))
     assert "\n" not in str(caught.value)
     assert CANARY not in str(caught.value)
     return caught.value
 
 
-def test_submit_creates_the_rayjob(api: Answer) -> None:
-    came = api(201, None)
+def test_submit_creates_the_rayjob(kube: Kube) -> None:
     rayjob = manifest("train", [], target())
     before = copy.deepcopy(rayjob)
-    assert submit(rayjob, target()) == f"instrunet/{rayjob['metadata']['name']}"
+    made = Cluster("instrunet").create(rayjob)
     assert rayjob == before
-    path, _, query = came[0]["path"].partition("?")
-    assert path == "/apis/ray.io/v1/namespaces/instrunet/rayjobs"
-    assert set(query.split("&")) == {"fieldManager=instrunet", "fieldValidation=Strict"}
-    assert came[0]["body"] == rayjob
-    assert came[0]["token"] == f"Bearer {CANARY}"
+    assert {key: made[key] for key in ("kind", "spec")} == {key: rayjob[key] for key in ("kind", "spec")}
+    (came,) = kube.came
+    assert came["path"] == "/apis/ray.io/v1/namespaces/instrunet/rayjobs"
+    assert came["query"] == {"fieldManager": "instrunet", "fieldValidation": "Strict"}
+    assert came["body"] == rayjob
+    assert came["token"] == f"Bearer {CANARY}"
 
 
 @pytest.mark.parametrize(
@@ -362,34 +325,35 @@ def test_submit_creates_the_rayjob(api: Answer) -> None:
     [
         (400, 'unknown field "spec.x"', ConfigError, "a RayJob that the cluster accepts", "mend that field"),
         (401, "Unauthorized", JobError, "valid credentials", "log in to the cluster again"),
-        (403, "rayjobs is forbidden", JobError, "the right to create rayjobs in instrunet", "apply k8s/rbac.yaml"),
+        (403, "rayjobs is forbidden", JobError, "the right to create rayjobs in instrunet", "apply k8s/base/rbac.yaml"),
         (404, None, JobError, "the KubeRay operator and its RayJob kind", "install KubeRay 1.7 with its CRDs"),
         (404, 'namespaces "instrunet" not found', ConfigError, "the namespace instrunet", "create it, or change"),
+        (403, "exceeded quota: q", JobError, "room in the quota of instrunet", "or ask for a larger quota"),
         (409, "already exists", JobError, "work that was not submitted before", "or delete it there to run it again"),
         (422, "spec.backoffLimit: Invalid\nvalue", ConfigError, "a RayJob that the cluster accepts", "mend that field"),
         (500, "etcd is away", JobError, "the API server to create it", "try again"),
     ],
 )
 def test_refusal_says_expected_came_and_change(
-    api: Answer, status: int, said: str | None, kind: type[InstrunetError], expected: str, change: str
+    kube: Kube, status: int, said: str | None, kind: type[InstrunetError], expected: str, change: str
 ) -> None:
-    came = api(status, said)
+    kube.answers.append(Refusal(status, said))
     error = refusal()
-    assert type(error) is kind
+    assert isinstance(error, kind)
     assert str(error).startswith(f"expected {expected}, the API server refused instrunet/instrunet-train-")
     came_line, _, todo = str(error).rpartition("; ")
     assert came_line.endswith(f" ({status}): {' '.join((said or '404 page not found').split())}")
     assert change in todo
-    assert len(came) == 1, "a refused request was sent again"
+    assert len(kube.came) == 1, "a refused request was sent again"
 
 
 def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    kubeconfig(tmp_path, monkeypatch, f"http://127.0.0.1:{port}")
+    reach(tmp_path, monkeypatch, f"http://127.0.0.1:{port}")
     error = refusal()
-    assert type(error) is JobError
+    assert isinstance(error, JobError)
     assert str(error).startswith(f"expected the Kubernetes API at http://127.0.0.1:{port} to answer within 10 s, got ")
     assert "Connection refused; check the network and VPN with `kubectl cluster-info`" in str(error)
 
@@ -397,7 +361,7 @@ def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submitting, "TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        kubeconfig(tmp_path, monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        reach(tmp_path, monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
         error = refusal()
     assert "to answer within 0.3 s, got" in str(error)
     assert "timed out" in str(error).lower()
@@ -409,7 +373,7 @@ def test_nobody_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         with socket.create_connection(full.getsockname()):
-            kubeconfig(tmp_path, monkeypatch, f"http://127.0.0.1:{full.getsockname()[1]}")
+            reach(tmp_path, monkeypatch, f"http://127.0.0.1:{full.getsockname()[1]}")
             began = time.monotonic()
             error = refusal()
     assert time.monotonic() - began < 1.5, "it tried again: the promise is one wait, not four"
@@ -429,20 +393,6 @@ def test_no_usable_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, t
 
 
 # --- the files beside it
-
-
-def test_submitters_role_is_narrow() -> None:
-    documents = list(yaml.safe_load_all((ROOT / "k8s" / "rbac.yaml").read_text(encoding="utf-8")))
-    kinds = [document["kind"] for document in documents]
-    assert kinds == ["ServiceAccount", "ServiceAccount", "Role", "RoleBinding"]
-    rights = {resource: rule["verbs"] for rule in documents[2]["rules"] for resource in rule["resources"]}
-    assert rights == {
-        "rayjobs": ["create", "get", "list", "watch", "delete"],
-        "pods": ["get", "list"],
-        "pods/log": ["get"],
-    }
-    assert documents[3]["subjects"] == [{"kind": "ServiceAccount", "name": documents[0]["metadata"]["name"]}]
-    assert documents[1]["metadata"]["name"] == target().service_account
 
 
 def test_image_runs_as_a_user_by_number() -> None:
