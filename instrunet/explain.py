@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from instrunet.bundle import Bundle
@@ -100,7 +101,8 @@ def arranged(bundle: Bundle, held: Features, seed: int = 0) -> dict[str, Array]:
     scaled = (embeddings - embeddings.mean(0)) / (embeddings.std(0) + 1e-6)
     fewer = PCA(min(50, *scaled.shape), random_state=seed).fit_transform(scaled)
     tsne = TSNE(perplexity=min(PERPLEXITY, (n - 1) / 3), init="pca", random_state=seed)
-    return {"t-SNE": tsne.fit_transform(fewer)} | _umap(fewer, seed)
+    with threadpool_limits(1):  # its 1,000 short steps wait for each other's threads: 3 s for 40 on a busy machine
+        return {"t-SNE": tsne.fit_transform(fewer)} | _umap(fewer, seed)
 
 
 def _umap(points: Array, seed: int) -> dict[str, Array]:
