@@ -48,9 +48,9 @@ soak: setup ## the long tests, then twelve kills of trainings at random moments 
 	@INSTRUNET_SOAK=1 $(BIN)/python -m pytest -m soak
 	@$(BIN)/python tests/soak/kills.py
 
-lock: ## make constraints.txt anew from pyproject.toml (needs the network)
+lock: ## make constraints.txt anew from pyproject.toml, without the extra umap (needs the network)
 	@$(BIN)/python -m pip install --quiet uv
-	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate --quiet --output-file constraints.txt
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra backbone --extra onnx --extra openvino --extra report --universal --python-version 3.11 --no-header --no-annotate --quiet --output-file constraints.txt
 
 
 clean: ## remove what runs made (not .venv)

@@ -3,6 +3,8 @@
 Shapes: N windows, C channels, F bands, L frames, K labels, E numbers of an embedding.
 """
 
+import importlib.util
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from instrunet.bundle import Bundle
@@ -21,7 +24,7 @@ from instrunet.models import Network
 Array = NDArray[np.float32]
 STRIPS = 12
 FEWEST_CELLS = 16  # of a map that says where: a squeeze's 1 x 1 does not
-FEWEST_POINTS, PERPLEXITY = 8, 30
+FEWEST_POINTS, PERPLEXITY, NEIGHBOURS = 8, 30, 15
 
 
 @dataclass(frozen=True)
@@ -80,22 +83,40 @@ def needed_bands(bundle: Bundle, held: Features, truth: NDArray[np.bool_]) -> li
     return found
 
 
-def arranged(bundle: Bundle, held: Features, seed: int = 0) -> Array | None:
-    """Windows as points [N, 2] of a map (t-SNE): near means that the network hears them alike. None: too few."""
+def arranged(bundle: Bundle, held: Features, seed: int = 0) -> dict[str, Array]:
+    """Windows as points [N, 2] of maps, by name: near means that the network hears them alike. Empty: too few.
+
+    t-SNE keeps neighbours, UMAP (where umap-learn is installed) also something of what lies between groups of them.
+    """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
     n = len(held)
     if n < FEWEST_POINTS:
-        return None
+        return {}
     embeddings = np.zeros((n, bundle.network.body.width), np.float32)
     with torch.inference_mode():
         for rows, batch in _batches(held, 32):
             embeddings[rows] = bundle.network.embed(batch).float().numpy()
     scaled = (embeddings - embeddings.mean(0)) / (embeddings.std(0) + 1e-6)
     fewer = PCA(min(50, *scaled.shape), random_state=seed).fit_transform(scaled)
-    points: Array = TSNE(perplexity=min(PERPLEXITY, (n - 1) / 3), init="pca", random_state=seed).fit_transform(fewer)
-    return points
+    tsne = TSNE(perplexity=min(PERPLEXITY, (n - 1) / 3), init="pca", random_state=seed)
+    with threadpool_limits(1):  # its 1,000 short steps wait for each other's threads: 3 s for 40 on a busy machine
+        return {"t-SNE": tsne.fit_transform(fewer)} | _umap(fewer, seed)
+
+
+def _umap(points: Array, seed: int) -> dict[str, Array]:
+    if importlib.util.find_spec("umap") is None:
+        return {}
+    n_threads = torch.get_num_threads()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its import says that TensorFlow is not there
+        from umap import UMAP
+
+        # One thread, as it would take itself beside a seed, with a warning.
+        fitted = UMAP(n_neighbors=min(NEIGHBOURS, len(points) - 1), random_state=seed, n_jobs=1).fit_transform(points)
+    torch.set_num_threads(n_threads)  # numba, starting, sets those of OpenMP to all cores
+    return {"UMAP": fitted}
 
 
 def _batches(held: Features, size: int) -> Iterator[tuple[NDArray[np.int64], dict[str, Tensor]]]:

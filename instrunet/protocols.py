@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from instrunet.bundle import Bundle
-from instrunet.metrics import intervals, multi, single, voting
+from instrunet.metrics import bootstrap, intervals, multi, single, voting
 from instrunet.scoring import Judgement, Scored, judge, truth_of, voted
 from instrunet.thresholds import one_threshold
 
@@ -53,11 +53,9 @@ def _with_one(found: Judgement, threshold: float) -> Judgement:
 
 
 def _row(found: Judgement, rule: str, thresholds: str) -> Row:
-    drawn = intervals.of(found.judged, len(found.labels))
-    limits = {name: [i.low, i.high] for name, i in drawn.items() if i.n_groups >= intervals.FEWEST_GROUPS}
     own = set(found.thresholds.tolist())
     one = float(found.thresholds[0]) if thresholds and len(own) == 1 else None
-    return Row(rule, PAPERS.get(rule, ""), thresholds, one, len(found.truth), _figures(found), limits)
+    return Row(rule, PAPERS.get(rule, ""), thresholds, one, len(found.truth), _figures(found), _limits(found))
 
 
 def _figures(found: Judgement) -> dict[str, float]:
@@ -66,3 +64,15 @@ def _figures(found: Judgement) -> dict[str, float]:
         return {name: getattr(single, name)(y_true, y_pred) for name in FIGURES["single"]}
     of_labels = {name: getattr(multi, name)(found.truth, found.chosen) for name in ("micro_f1", "macro_f1")}
     return of_labels | {"lrap": multi.lrap(found.truth, found.scores)}
+
+
+def _limits(found: Judgement) -> dict[str, list[float]]:
+    """As bootstrap.py has them, of these figures alone: there may be 15 rows."""
+    drawn = intervals.draws(found.groups)
+    if drawn.n_groups < intervals.FEWEST_GROUPS:
+        return {}
+    limits = {name: [i.low, i.high] for name, i in intervals.of(found.judged, len(found.labels)).items()}
+    if found.kind == "multi":
+        lraps = intervals.middle(bootstrap.mean(multi.lrap_of_clips(found.truth, found.scores), drawn), drawn.n_groups)
+        limits["lrap"] = [lraps.low, lraps.high]
+    return limits

@@ -4,7 +4,7 @@ Shapes: N clips, W windows of all of them, K labels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from instrunet.bundle import Bundle
 from instrunet.calibrate import Heard
 from instrunet.errors import DataError
 from instrunet.features.shards import Features
-from instrunet.metrics import calibration, intervals, multi, single, voting
+from instrunet.metrics import bootstrap, calibration, intervals, multi, single, voting
 from instrunet.training.feed import targets_of
 
 CLIP = ("clip_id", "uri", "group", "labels", "corpus", "measures")
@@ -68,8 +68,13 @@ class Judgement:
             return intervals.Judged(self.truth.argmax(1), self.scores.argmax(1), self.groups)
         return intervals.Judged(self.truth, self.scores >= self.thresholds, self.groups)
 
+    @property
+    def said(self) -> bootstrap.Said:
+        return bootstrap.Said(self.kind, self.truth, self.scores, self.chosen, self.groups, self.chances, self.answered)
+
     def metrics(self) -> dict[str, Any]:
-        """All figures, and `intervals`: {name: [low, high]} of those that have one; none where there is one group.
+        """All figures, and `intervals`: {name: [low, high]}, of the whole, each class and the answers; none where there
+        is one group.
 
         `absent` are the classes without a clip; `answers` the share of clips that get one, and its risk.
         """
@@ -80,16 +85,18 @@ class Judgement:
         if self.chances:
             figures |= calibration.evaluate(self.truth, self.scores, self.kind)
         figures["absent"] = [label for k, label in enumerate(self.labels) if not self.truth[:, k].any()]
+        limits = bootstrap.intervals(self.said, self.labels)
+        for label, own in limits.pop("per_class", {}).items():
+            figures["per_class"][label]["intervals"] = own
         if self.answered is not None:
             given = self.chosen[self.answered]
             figures["answers"] = {
                 "n": int(self.answered.sum()),
                 "coverage": float(self.answered.mean()),
                 "risk": float((given & ~self.truth[self.answered]).sum() / max(given.sum(), 1)),
+                "intervals": {name: limits.pop(name) for name in ("coverage", "risk") if name in limits},
             }
-        found = intervals.of(self.judged, len(self.labels))
-        told = {name: [i.low, i.high] for name, i in found.items() if i.n_groups >= intervals.FEWEST_GROUPS}
-        return figures | {"intervals": told}
+        return figures | {"intervals": limits}
 
 
 def score(bundle: Bundle, held: Features) -> Scored:
@@ -146,17 +153,21 @@ def belief(bundle: Bundle, scored: Scored, judgement: Judgement) -> dict[str, An
     if not judgement.chances:
         return None
     spec = bundle.spec
-    heard = Heard(
-        spec.kind, scored.logits, np.array(scored.clip_ids, object), judgement.truth, np.array(judgement.groups)
-    )
+    ids, groups = np.array(scored.clip_ids, object), np.array(judgement.groups)
+    heard = Heard(spec.kind, scored.logits, ids, judgement.truth, groups)
     plain = spec.temperature == 1 and not bundle.decisions.isotonic
     curve = calibration.risk_coverage(judgement.truth, judgement.chosen, judgement.scores.max(1))
     return {
-        "after": calibration.evaluate(judgement.truth, judgement.scores, spec.kind),
-        "before": None if plain else calibration.evaluate(judgement.truth, heard.scores(), spec.kind),
+        "after": _believed(judgement),
+        "before": None if plain else _believed(replace(judgement, scores=heard.scores())),
         "risk_coverage": calibration.points(curve),
         "abstain_below": bundle.decisions.abstain_below,
     }
+
+
+def _believed(judgement: Judgement) -> dict[str, Any]:
+    found = calibration.evaluate(judgement.truth, judgement.scores, judgement.kind)
+    return found | {"intervals": {} if found["ece"] is None else bootstrap.of_belief(judgement.said)}
 
 
 def _check_finite(logits: NDArray[np.float32], uris: Sequence[str]) -> None:

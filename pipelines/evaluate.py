@@ -54,13 +54,10 @@ def run(args: argparse.Namespace) -> Path:
     )
     first, *others = (sides.side(path, bundle, asked) for path, bundle in bundles)
     sides.check_comparable([first, *others])
-    evaluation = _evaluate(first)
     evaluation = replace(
-        evaluation,
+        evaluated(first, target.cluster),
         protocols=_protocols(first, asked, rules),
         rivals=[sides.beside(first, other) for other in others],
-        why=_why(first, evaluation.clips, target.cluster),
-        slices=_slices(first),
     )
     page = build.build(evaluation, args.out)
     _record(args.bundle, target, evaluation, args.out)
@@ -79,10 +76,11 @@ def _protocols(first: Side, asked: sides.Question, rules: tuple[str, ...]) -> li
     return [asdict(row) for row in rows]
 
 
-def _evaluate(side: Side) -> Evaluation:
+def evaluated(side: Side, cluster: ClusterSpec) -> Evaluation:
+    """All that a report says of one bundle's scores."""
     bundle, scored, judgement = side.bundle, side.scored, side.judgement
     labels, clips = bundle.spec.labels, scored.clips
-    corpus = str(clips["corpus"].iloc[0])
+    corpus, rows = str(clips["corpus"].iloc[0]), _rows(bundle, scored, judgement)
     return Evaluation(
         title=f"{bundle.spec.model.name} on {corpus}",
         kind=judgement.kind,
@@ -100,9 +98,11 @@ def _evaluate(side: Side) -> Evaluation:
         leak_reasons=side.leaks,
         drift=compare(bundle.spec.profile, clips["measures"].tolist()),
         belief=belief(bundle, scored, judgement),
-        clips=_rows(bundle, scored, judgement),
+        clips=rows,
         history=_history(side.path),
         features=_examples(side.held, labels),
+        why=_why(side, rows, cluster),
+        slices=_slices(side),
     )
 
 
@@ -154,7 +154,7 @@ def _history(bundle: Path) -> list[dict[str, Any]]:
 def _examples(held: Features, labels: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
     """One picture a class: its first clip."""
     values = next(iter(held.values.values()))
-    first = {names[0]: row for row, names in reversed(list(enumerate(held.clips["labels"])))}
+    first = {names[0]: row for row, names in reversed(list(enumerate(held.clips["labels"]))) if names}
     own = [None] * len(values) if held.frames is None else held.frames.tolist()
     return {k: values[first[k]][:, : own[first[k]]].astype(np.float32) for k in labels if k in first}
 

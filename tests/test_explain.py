@@ -102,16 +102,17 @@ def test_the_bands_that_are_needed_hold_the_tones(bundle: Bundle, held: Features
     assert max(s.fall for s in of_tones) > 2 * max(s.fall for s in others)
 
 
-def test_the_map_holds_the_classes_apart(bundle: Bundle, held: Features) -> None:
-    points = explain.arranged(bundle, held)
-    assert points is not None and points.shape == (15, 2)
+@pytest.mark.parametrize("name", ["t-SNE", "UMAP"])
+def test_the_map_holds_the_classes_apart(name: str, bundle: Bundle, held: Features) -> None:
+    if name == "UMAP":
+        pytest.importorskip("umap", reason="umap-learn is not installed: pip install instrunet[umap]")
+    points, again = (explain.arranged(bundle, held)[name] for _ in range(2))
+    assert points.shape == (15, 2) and np.array_equal(points, again)
     assert silhouette_score(points, truth_of(held).argmax(1)) > 0.3
-    again = explain.arranged(bundle, held)
-    assert again is not None and np.array_equal(points, again)
 
 
 def test_of_too_few_windows_there_is_no_map(bundle: Bundle, held: Features) -> None:
-    assert explain.arranged(bundle, held.take(np.arange(3))) is None
+    assert explain.arranged(bundle, held.take(np.arange(3))) == {}
 
 
 def test_windows_of_other_lengths_have_maps_of_their_own_length(held: Features) -> None:

@@ -58,8 +58,18 @@ def ece(said: Floats, came_true: Bools, bins: int = BINS) -> float:
 
 
 def brier(y_true: Bools, scores: Floats, kind: Literal["single", "multi"]) -> float:
-    squares = (scores.astype(np.float64) - y_true) ** 2
-    return float(squares.sum(1).mean() if kind == "single" else squares.mean())
+    return float(squares(y_true, scores, kind).mean())
+
+
+def squares(y_true: Bools, scores: Floats, kind: Literal["single", "multi"]) -> NDArray[np.float64]:
+    """What each clip adds to Brier [N]."""
+    found = (scores.astype(np.float64) - y_true) ** 2
+    return np.asarray(found.sum(1) if kind == "single" else found.mean(1))
+
+
+def places(said: Floats, bins: int = BINS) -> NDArray[np.int64]:
+    """The bin of each decision [D]."""
+    return np.minimum((said.astype(np.float64) * bins).astype(np.int64), bins - 1)
 
 
 def reliability(said: Floats, came_true: Bools, bins: int = BINS) -> list[dict[str, float]]:
@@ -93,7 +103,7 @@ def points(curve: Mapping[str, Floats], most: int = 41) -> list[dict[str, float]
 
 def _binned(said: Floats, came_true: Bools, bins: int) -> tuple[Floats, Floats, Floats]:
     """n, mean probability and share that came true, each [B]."""
-    place = np.minimum((said.astype(np.float64) * bins).astype(int), bins - 1)
+    place = places(said, bins)
     n, total, hits = (
         np.bincount(place, weights, minlength=bins) for weights in (None, said.astype(np.float64), came_true)
     )

@@ -95,14 +95,27 @@ def weighted_f1(y_true: Bools, y_pred: Bools) -> float:
 
 
 def samples_f1(y_true: Bools, y_pred: Bools) -> float:
-    # Written out, as scikit-learn refuses average="samples" for a single column [N, 1].
+    return float(np.mean(f1_of_clips(y_true, y_pred)))
+
+
+def f1_of_clips(y_true: Bools, y_pred: Bools) -> NDArray[np.float64]:
+    """[N]; written out, as scikit-learn refuses average="samples" for a single column [N, 1]."""
     total = y_true.sum(axis=1) + y_pred.sum(axis=1)
     hits = (y_true & y_pred).sum(axis=1)
-    return float(np.mean(np.where(total > 0, 2 * hits / np.maximum(total, 1), 1.0)))
+    return np.where(total > 0, 2 * hits / np.maximum(total, 1), 1.0)
 
 
 def lrap(y_true: Bools, scores: Floats) -> float:
-    return float(sk.label_ranking_average_precision_score(y_true, scores))
+    return float(np.mean(lrap_of_clips(y_true, scores)))
+
+
+def lrap_of_clips(y_true: Bools, scores: Floats) -> NDArray[np.float64]:
+    """[N]; scikit-learn has the mean alone, and draws of clips need each."""
+    total, n_true = np.zeros(len(scores)), y_true.sum(axis=1)
+    for k in range(scores.shape[1]):  # label by label: of all pairs of 527 labels memory has no room
+        reach = scores >= scores[:, [k]]
+        total += y_true[:, k] * (reach & y_true).sum(axis=1) / reach.sum(axis=1)
+    return np.where((n_true > 0) & (n_true < scores.shape[1]), total / np.maximum(n_true, 1), 1.0)
 
 
 def hamming(y_true: Bools, y_pred: Bools) -> float:
@@ -110,10 +123,14 @@ def hamming(y_true: Bools, y_pred: Bools) -> float:
 
 
 def top_hit(y_true: Bools, scores: Floats, k: int) -> float:
-    labelled = y_true.any(axis=1)
+    n_labelled = y_true.any(axis=1).sum()
+    return float(among_best(y_true, scores, k).sum() / n_labelled) if n_labelled else 0.0
+
+
+def among_best(y_true: Bools, scores: Floats, k: int) -> Bools:
+    """[N]: whether a true label is among the k highest scores."""
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    found: Bools = np.take_along_axis(y_true, best, axis=1)[labelled]
-    return float(np.mean(np.any(found, axis=1))) if labelled.any() else 0.0
+    return np.asarray(np.take_along_axis(y_true, best, axis=1).any(axis=1))
 
 
 def average_precisions(y_true: Bools, scores: Floats) -> list[float | None]:

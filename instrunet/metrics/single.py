@@ -118,16 +118,27 @@ def mcc(y_true: Ints, y_pred: Ints) -> float:
 
 
 def top_k(y_true: Ints, scores: Floats, k: int) -> float:
+    return float(among_best(y_true, scores, k).mean())
+
+
+def among_best(y_true: Ints, scores: Floats, k: int) -> NDArray[np.bool_]:
+    """[N]"""
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return float((best == y_true[:, None]).any(axis=1).mean())
+    return np.asarray((best == y_true[:, None]).any(axis=1))
 
 
 def log_loss(y_true: Ints, scores: Floats) -> float | None:
-    total = scores.sum(axis=1, keepdims=True, dtype=np.float64)
+    losses = log_losses(y_true, scores)
+    return None if losses is None else float(losses.mean())
+
+
+def log_losses(y_true: Ints, scores: Floats) -> NDArray[np.float64] | None:
+    """[N]; rows are scaled to sum to 1 in float64."""
+    total = scores.sum(axis=1, dtype=np.float64)
     if (scores < 0).any() or (abs(total - 1) > SUM_TOLERANCE).any():
         return None
-    # Scaled to sum to 1 in float64, as scikit-learn warns beyond 1.5e-8.
-    return float(sk.log_loss(y_true, scores / total, labels=np.arange(scores.shape[1])))
+    right = scores[np.arange(len(scores)), y_true] / total
+    return np.asarray(-np.log(np.maximum(right, np.finfo(np.float64).eps)))
 
 
 def per_class(y_true: Ints, y_pred: Ints, labels: Sequence[str]) -> dict[str, dict[str, Any]]:

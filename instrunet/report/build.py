@@ -120,7 +120,7 @@ def render(evaluation: Evaluation) -> str:
         spectrograms={label: pictures.spectrogram(feature) for label, feature in evaluation.features.items()},
         shown=[(one, *explained.looked_at(one.heard, one.went_by), explained.sound(one.audio)) for one in why.shown],
         strips=explained.strips(why.strips),
-        scatter=explained.scatter(why.points, why.point_labels, why.point_wrong, evaluation.labels),
+        scatter=explained.scatter(why.maps, why.point_labels, why.point_wrong, evaluation.labels),
     )
 
 

@@ -56,12 +56,12 @@ class Shown:
 
 @dataclass(frozen=True)
 class Why:
-    """What `shown.why` found: clips worth a look, bands with the fall of the true labels' score without them, and a
-    map of windows with the true label of each and whether its clip was mistaken."""
+    """What `shown.why` found: clips worth a look, bands with the fall of the true labels' score without them, and
+    maps of the same windows, by name, with the true label of each and whether its clip was mistaken."""
 
     shown: Sequence[Shown] = ()
     strips: Sequence[tuple[str, float]] = ()
-    points: NDArray[Any] | None = None  # [N, 2]
+    maps: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # [N, 2] each
     point_labels: Sequence[str] = ()
     point_wrong: Sequence[bool] = ()
 

@@ -3,7 +3,7 @@
 Shapes: N windows, F bands, L frames.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from instrunet.report.pictures import Picture, Theme, _both, _figure, _short, _uri, spectrogram
 
 if TYPE_CHECKING:  # matplotlib is an extra, and takes 0.4 s to import
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -36,12 +37,12 @@ def strips(fallen: Sequence[tuple[str, float]]) -> Picture | None:
 
 
 def scatter(
-    points: NDArray[Any] | None, labels: Sequence[str], wrong: Sequence[bool], order: Sequence[str]
+    maps: Mapping[str, NDArray[Any]], labels: Sequence[str], wrong: Sequence[bool], order: Sequence[str]
 ) -> Picture | None:
-    """A map of windows [N, 2]: colour by true label, a cross where its clip was mistaken."""
-    if points is None:
+    """Maps of the same windows [N, 2] beside each other: colour by true label, a cross where its clip was mistaken."""
+    if not maps:
         return None
-    return _both(partial(_draw_scatter, points, np.array(labels), np.array(wrong), list(order)), crop=True)
+    return _both(partial(_draw_maps, maps, np.array(labels), np.array(wrong), list(order)), crop=True)
 
 
 def _draw_strips(fallen: Sequence[tuple[str, float]], theme: Theme) -> "Figure":
@@ -57,24 +58,37 @@ def _draw_strips(fallen: Sequence[tuple[str, float]], theme: Theme) -> "Figure":
     return figure
 
 
-def _draw_scatter(
-    points: NDArray[Any], labels: NDArray[Any], wrong: NDArray[np.bool_], order: Sequence[str], theme: Theme
+def _draw_maps(
+    maps: Mapping[str, NDArray[Any]],
+    labels: NDArray[Any],
+    wrong: NDArray[np.bool_],
+    order: Sequence[str],
+    theme: Theme,
 ) -> "Figure":
+    n = len(maps)
+    figure, axes = _figure((6.4 if n == 1 else 4.4 * n, 5.2 if n == 1 else 4.0), (0, 0, 0.97 / n, 1))
+    there = [label for label in order if (labels == label).any()]
+    for k, (title, points) in enumerate(maps.items()):
+        own = axes if k == 0 else figure.add_axes((k / n, 0, 0.97 / n, 1))
+        own.set_title(title, color=theme.muted, fontsize=10)
+        _draw_points(own, points, {label: labels == label for label in there}, wrong)
+        own.set_xticks([])
+        own.set_yticks([])
+        own.spines[:].set_color(theme.line)
+    own.legend(
+        loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, labelcolor=theme.ink, fontsize=9, scatterpoints=1
+    )
+    return figure
+
+
+def _draw_points(
+    axes: "Axes", points: NDArray[Any], rows: Mapping[str, NDArray[np.bool_]], wrong: NDArray[np.bool_]
+) -> None:
     from matplotlib import colormaps
 
-    figure, axes = _figure((6.4, 5.2), (0, 0, 1, 1))
-    there = [label for label in order if (labels == label).any()]
-    for k, label in enumerate(there):
-        color = colormaps["tab20" if len(there) > 10 else "tab10"](k % 20)
-        mine = labels == label
+    for k, (label, mine) in enumerate(rows.items()):
+        color = colormaps["tab20" if len(rows) > 10 else "tab10"](k % 20)
         name = _short(label).replace("$", r"\$")
         right, mistaken = points[mine & ~wrong], points[mine & wrong]
         axes.scatter(right[:, 0], right[:, 1], s=22, color=color, label=name, linewidths=0)
         axes.scatter(mistaken[:, 0], mistaken[:, 1], s=30, color=color, marker="x", linewidths=1.6)
-    axes.legend(
-        loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, labelcolor=theme.ink, fontsize=9, scatterpoints=1
-    )
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_color(theme.line)
-    return figure

@@ -39,7 +39,7 @@ def why(bundle: Bundle, held: Features, clips: Sequence[ClipResult], read: Read,
     return Why(
         shown=_shown(bundle, held, chosen(clips, bundle.spec.labels), read),
         strips=[(_range(bundle, strip), strip.fall) for strip in strips],
-        points=explain.arranged(bundle, points, seed),
+        maps=explain.arranged(bundle, points, seed),
         point_labels=[clip.true[0] if clip.true else "" for clip in of_points],
         point_wrong=[clip.wrong for clip in of_points],
     )

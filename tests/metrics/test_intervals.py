@@ -24,7 +24,7 @@ def test_the_figures_are_those_of_the_metrics() -> None:
     y_true, y_pred, _ = clips(0)
     y_true[y_true == 2] = 1  # a class that is only predicted
     want = single.evaluate(y_true, np.eye(3)[y_pred], ["a", "b", "c"])
-    counts = np.array(want["confusion"], float)[None]
+    counts = intervals.counts(Judged(y_true, y_pred, ()), 3).sum(0)[None]
     assert {name: figure(counts)[0] for name, figure in SINGLE.items()} == pytest.approx({n: want[n] for n in SINGLE})
 
 
@@ -32,22 +32,23 @@ def test_the_figures_of_several_labels_are_those_of_the_metrics() -> None:
     rng = np.random.default_rng(1)
     y_true, scores = rng.random((40, 5)) < 0.3, rng.random((40, 5))
     want = multi.evaluate(y_true, scores, list("abcde"), np.full(5, 0.5))
-    counts = intervals._hits(y_true, scores >= 0.5).sum(0)[None]
+    judged = Judged(y_true, scores >= 0.5, [str(k // 4) for k in range(40)])
+    counts = intervals.counts(judged, 5).sum(0)[None]
     assert {name: figure(counts)[0] for name, figure in MULTI.items()} == pytest.approx({n: want[n] for n in MULTI})
-    found = intervals.of_multi(y_true, scores >= 0.5, [str(k // 4) for k in range(40)])
+    found = intervals.of(judged, 5)
     for name in MULTI:
         assert found[name].low < want[name] < found[name].high and found[name].n_groups == 10
 
 
 def test_ninety_five_of_a_hundred_intervals_hold_the_truth() -> None:
-    found = [intervals.of_single(*clips(seed), 3, seed)["accuracy"] for seed in range(200)]
+    found = [intervals.of(Judged(*clips(seed)), 3, seed)["accuracy"] for seed in range(200)]
     assert 0.90 <= np.mean([i.low <= 0.6 <= i.high for i in found]) <= 0.98
 
 
 def test_drawing_clips_would_be_too_narrow() -> None:
     y_true, y_pred, groups = clips(3, spread=0.4)
-    by_group = intervals.of_single(y_true, y_pred, groups, 3)["accuracy"]
-    by_clip = intervals.of_single(y_true, y_pred, [str(k) for k in range(len(groups))], 3)["accuracy"]
+    by_group = intervals.of(Judged(y_true, y_pred, groups), 3)["accuracy"]
+    by_clip = intervals.of(Judged(y_true, y_pred, [str(k) for k in range(len(groups))]), 3)["accuracy"]
     assert by_group.high - by_group.low > 1.5 * (by_clip.high - by_clip.low)
 
 
@@ -57,7 +58,7 @@ def test_a_difference_on_the_same_clips_is_sharper_than_two_intervals() -> None:
     b[::8] = y_true[::8]  # an eighth of the clips made right
     value, gap = intervals.paired(Judged(y_true, a, groups), Judged(y_true, b, groups), 3)["accuracy"]
     assert value == pytest.approx(np.mean(b == y_true) - np.mean(a == y_true)) and 0 < gap.low < value < gap.high
-    alone = intervals.of_single(y_true, a, groups, 3)["accuracy"]
+    alone = intervals.of(Judged(y_true, a, groups), 3)["accuracy"]
     assert gap.high - gap.low < 0.7 * (alone.high - alone.low)
 
 
@@ -65,7 +66,7 @@ def test_a_difference_between_other_clips_is_as_wide_as_both_together() -> None:
     (t, p, g), (u, q, h) = clips(6), clips(7, n_groups=30)
     value, gap = intervals.between(Judged(t, p, g), Judged(u, q, h), 3)["accuracy"]
     assert value == pytest.approx(np.mean(p == t) - np.mean(q == u)) and gap.n_groups == 20
-    one, other = intervals.of_single(t, p, g, 3)["accuracy"], intervals.of_single(u, q, h, 3)["accuracy"]
+    one, other = intervals.of(Judged(t, p, g), 3)["accuracy"], intervals.of(Judged(u, q, h), 3)["accuracy"]
     assert gap.high - gap.low == pytest.approx(np.hypot(one.high - one.low, other.high - other.low), rel=0.1)
 
 
@@ -85,7 +86,7 @@ def test_a_difference_of_several_labels() -> None:
 
 
 def test_one_group_says_nothing() -> None:
-    found = intervals.of_single(np.array([0, 1]), np.array([0, 1]), ["a", "a"], 2)
+    found = intervals.of(Judged(np.array([0, 1]), np.array([0, 1]), ["a", "a"]), 2)
     assert found["accuracy"] == Interval(0.0, 1.0, 1)
     one = Judged(np.array([0, 1]), np.array([0, 1]), ["a", "a"])
     assert intervals.between(one, one, 2)["accuracy"] == (0.0, Interval(-1, 1, 1))
@@ -93,9 +94,9 @@ def test_one_group_says_nothing() -> None:
 
 def test_the_seed_decides() -> None:
     y_true, y_pred, groups = clips(5)
-    assert intervals.of_single(y_true, y_pred, groups, 3, 1) == intervals.of_single(y_true, y_pred, groups, 3, 1)
+    assert intervals.of(Judged(y_true, y_pred, groups), 3, 1) == intervals.of(Judged(y_true, y_pred, groups), 3, 1)
 
 
 def test_groups_must_be_those_of_the_clips() -> None:
     with pytest.raises(DataError, match="expected a group for each clip, got 1 for 2 clips"):
-        intervals.of_single(np.array([0, 1]), np.array([0, 1]), ["a"], 2)
+        intervals.of(Judged(np.array([0, 1]), np.array([0, 1]), ["a"]), 2)
