@@ -17,6 +17,7 @@ def main() -> int:
     parser.add_argument("--unit-s", type=float, default=300.0, help="longest stretch handled at once, in seconds")
     parser.add_argument("--max-bad-fraction", type=float, default=1.0, help="more bad files than this fail the job")
     parser.add_argument("--decode-wait-s", type=float, default=30.0, help="a decoder that takes longer is stopped")
+    parser.add_argument("--format", default="", help="csv, jsonl, audacity, raven, sidecar as well; divided by commas")
     args = cli.arguments(parser)
     return cli.run_pipeline("tag", args)
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import torch
 
 from instrunet import __version__
-from instrunet.archive import books, tagger, units
+from instrunet.archive import books, exports, retag, tagger, units
 from instrunet.audio.isolated import Decoder, Limits
 from instrunet.bundle import Bundle
 from instrunet.data import parts, places
@@ -27,19 +27,24 @@ def run(args: argparse.Namespace) -> Path:
     bundle = Bundle.load(args.bundle)
     spec = units.UnitSpec(unit_s=args.unit_s)
     archive, out = (places.asked(text).absolute() for text in (args.archive, args.out))
+    formats = exports.asked(args.format)
     limits = Limits(wait_s=args.decode_wait_s)
     files = units.list_files(archive)
     claim(out, archive, units.listing(files, archive), bundle, spec)
     if parts.is_done(out):
         note(f"{out} is done: {len(files)} files were tagged before")
+        exports.write(out, formats, bundle.spec, str(archive))
         return out
+    retag.keep_spec(out, bundle.spec)
     with Decoder(limits) as decoder:
         work = _work_list(out, lambda: units.work_list(archive, spec, bundle.fingerprint, decoder.probe, files))
     n_parts = units.n_parts(work)
     if parts.left(out, books.UNITS, n_parts):
         cluster.connect(ClusterSpec(), verbose=args.verbose)
         _tag(out, args.bundle.absolute(), limits, n_parts, len(work))
-    _close(books.close(out, work, bundle), out, args.max_bad_fraction)
+    _check(books.close(out, work, bundle), out, args.max_bad_fraction)
+    exports.write(out, formats, bundle.spec, str(archive))
+    parts.finish(out)
     return out
 
 
@@ -61,7 +66,7 @@ def _work_list(out: Path, make: Callable[[], pa.Table]) -> pa.Table:
     if not path.exists():
         work = make()
         parts.publish(path, lambda aside: units.save(work, aside))
-    return pq.read_table(places.source(path))
+    return units.load(path)
 
 
 class Worker:
@@ -93,7 +98,7 @@ def _tag(out: Path, bundle: Path, limits: Limits, n_parts: int, n_units: int) ->
             progress.advance(note=f"{bad} bad" if bad else "")
 
 
-def _close(ledger: dict[str, Any], out: Path, max_bad_fraction: float) -> None:
+def _check(ledger: dict[str, Any], out: Path, max_bad_fraction: float) -> None:
     files, by_status = ledger["files"], ledger["files"]["by_status"]
     counts = ", ".join(f"{n} {status}" for status, n in by_status.items() if n)
     for text in (ledger["drift"] or {}).get("warnings", ()):
@@ -108,4 +113,3 @@ def _close(ledger: dict[str, Any], out: Path, max_bad_fraction: float) -> None:
         raise JobError(
             f"{n_bad} of {files['in']} files are bad ({counts}), over --max-bad-fraction {max_bad_fraction:g}"
         )
-    parts.finish(out)

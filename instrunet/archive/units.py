@@ -89,6 +89,10 @@ def save(table: pa.Table, path: Path) -> None:
             writer.write_table(batch, row_group_size=max(1, len(batch)))
 
 
+def load(path: Path) -> pa.Table:
+    return pq.read_table(places.source(path))
+
+
 def load_part(source: Path | IO[bytes], number: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = pq.ParquetFile(source).read_row_group(number).to_pylist()
     return rows

@@ -27,7 +27,7 @@ UNITS = {
     "flags": "list<string>",
     "error": "string",
     "window_start_s": "list<float>",
-    "scores": "list<list<float>>",
+    "scores": "list<list<halffloat>>",
     "bundle": "string",
     "measures": "list<float>",  # issue 3, behind the contract's
 }
@@ -97,13 +97,14 @@ def harm(broken: Tagged, number: int, rows: list[dict[str, Any]]) -> dict[str, A
 
 
 def unit(status: str, scores: list[list[float]] | None = None, **fields: Any) -> dict[str, Any]:
-    plain = {"uri": "/a.wav", "start_s": 0.0, "stop_s": 2.0, "flags": [], "error": "", "window_start_s": []}
+    plain = {"uri": "/a.wav", "start_s": 0.0, "stop_s": 2.0, "flags": [], "error": ""}
+    plain["window_start_s"] = [float(k) for k in range(len(scores or []))]
     return {"unit_id": "u", "bundle": "b", **plain, "status": status, "scores": scores or [], **fields}
 
 
 def joined(tmp_path: Path, bundle: Bundle, *rows: dict[str, Any]) -> dict[str, Any]:
     write_part(tmp_path, 0, tagger.table(list(rows)))
-    (made,) = books.recordings(tmp_path, 1, bundle)
+    ((made, _),) = books.recordings(tmp_path, 1, bundle)
     return made
 
 
@@ -260,7 +261,7 @@ def test_recordings_come_part_by_part(broken: Tagged) -> None:
     for k in range(2, n_parts):
         parts.part_path(broken.out, books.UNITS, k).unlink()
     stream = books.recordings(broken.out, n_parts, broken.bundle)
-    assert Path(next(stream)["uri"]).name == "a.wav"
+    assert Path(next(stream)[0]["uri"]).name == "a.wav"
     with pytest.raises(FileNotFoundError, match=r"part-00002"):
         list(stream)
 
