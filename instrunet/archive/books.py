@@ -14,12 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from instrunet.archive import intervals, units
+from instrunet.archive import intervals
 from instrunet.archive.tagger import BAD, STATUSES
+from instrunet.archive.units import WorkList
 from instrunet.bundle import Bundle
 from instrunet.data import parts, places
 from instrunet.decisions import NO_ANSWER
 from instrunet.drift import compare
+from instrunet.features.measures import NAMES
 from instrunet.rule import Rule
 
 UNITS, RECORDINGS, INTERVALS, LEDGER = "units", "recordings", "intervals", "ledger.json"
@@ -29,7 +31,7 @@ Recording = tuple[Row, list[Row]]  # a recording and its intervals
 _OF_WINDOWS = ["window_start_s", "scores"]
 _RANGE = ["unit_id", "start_s", "stop_s"]
 # A recording with units of several statuses gets the first of these, and is damaged where only some could be decoded
-RANK = ("damaged", "tagged", "corrupt", "unreadable", "silent", "duplicate", "too_short")
+RANK = ("damaged", "tagged", "corrupt", "unreadable", "silent", "duplicate", "too_short", "deleted")
 
 SCHEMA = pa.schema(
     [
@@ -46,14 +48,14 @@ SCHEMA = pa.schema(
 )
 
 
-def close(out: Path, work: pa.Table, rule: Rule | Bundle, to: Path | None = None) -> dict[str, Any]:
+def close(out: Path, work: WorkList, rule: Rule | Bundle, to: Path | None = None) -> dict[str, Any]:
     """Write recordings, intervals and the ledger (into `to`, if given) from the published units of `out`.
 
     `closed` says whether everything is accounted for.
     """
     rule, to = rule.rule if isinstance(rule, Bundle) else rule, to or out
     tables = [parts.part_path(to, kind, 0) for kind in (RECORDINGS, INTERVALS)]
-    made = recordings(out, units.n_parts(work), rule)
+    made = recordings(out, work.n_parts, rule)
     parts.write_aside(
         tables[0],
         lambda of_recordings: parts.write_aside(
@@ -61,8 +63,9 @@ def close(out: Path, work: pa.Table, rule: Rule | Bundle, to: Path | None = None
         ),
     )
     files = _read(tables[0], ["status", "measures", "flags"])
-    ledger = _ledger(work, out, files) | {"drift": compare(rule.spec.profile, files["measures"].to_pylist())}
-    ledger["no_answer"] = sum(NO_ANSWER in flags for flags in files["flags"].to_pylist())
+    measures = files["measures"].combine_chunks().flatten().to_numpy().reshape(-1, len(NAMES))
+    ledger = _ledger(work, out, files["status"]) | {"drift": compare(rule.spec.profile, measures)}
+    ledger["no_answer"] = pc.sum(pc.equal(pc.list_flatten(files["flags"]), NO_ANSWER)).as_py() or 0
     ledger["leaky"] = f"LEAKY: {why}" if (why := rule.spec.trained.leaky) else ""
     parts.write_json(to / LEDGER, ledger)
     return ledger
@@ -148,22 +151,23 @@ def _write_tables(made: Iterator[Recording], of_recordings: Path, of_intervals: 
             ranges.write_table(pa.Table.from_pylist(found, schema=intervals.SCHEMA))
 
 
-def _ledger(work: pa.Table, out: Path, files: pa.Table) -> dict[str, Any]:
+def _ledger(work: WorkList, out: Path, statuses: pa.ChunkedArray) -> dict[str, Any]:
     n_units, seconds = dict.fromkeys(STATUSES, 0), dict.fromkeys(STATUSES, 0.0)
-    by_file = {status: files.column("status").to_pylist().count(status) for status in STATUSES}
-    n_files = pc.count_distinct(work.column("uri")).as_py()
-    closed, known_s = len(files) == n_files, 0.0
-    for k, part in enumerate(units.by_part(work)):
-        planned = part.select(_RANGE).to_pylist()
+    by_file = {one["values"]: one["counts"] for one in pc.value_counts(statuses).to_pylist()}
+    closed, known_s, n_files, last = True, 0.0, 0, None
+    for k in range(work.n_parts):
+        planned = work.part(k, [*_RANGE, "uri"])
         made = _read(parts.part_path(out, UNITS, k), [*_RANGE, "status"]).to_pylist()
         closed = closed and len(made) == len(planned) and all(map(_accounts_for, made, planned))
         known_s += sum(map(_seconds, planned))
+        for row in planned:  # the units of a file stand together
+            n_files, last = n_files + (row["uri"] != last), row["uri"]
         for row in made:
             n_units[row["status"]] += 1
             seconds[row["status"]] += _seconds(row)
     return {
-        "closed": closed,
-        "files": {"in": n_files, "out": len(files), "by_status": by_file},
+        "closed": closed and len(statuses) == n_files,
+        "files": {"in": n_files, "out": len(statuses), "by_status": {s: by_file.get(s, 0) for s in STATUSES}},
         "units": {"in": len(work), "out": sum(n_units.values()), "by_status": n_units},
         "audio_s": {
             "in": round(known_s, 3),  # as the headers say; a file without a readable length counts when it is decoded

@@ -46,7 +46,7 @@ def run(out: Path, to: Path, threshold: float | None, of_label: Mapping[str, flo
     if parts.is_done(to):
         return parts.read_json(to / books.LEDGER)
     keep_spec(to, spec)
-    return books.close(out, units.load(out / units.WORK_LIST), Rule(spec), to)
+    return books.close(out, units.WorkList(out / units.WORK_LIST), Rule(spec), to)
 
 
 def _each(spec: BundleSpec, of_label: Mapping[str, float], thresholds: list[float]) -> list[float]:

@@ -12,7 +12,7 @@ from instrunet.audio.isolated import ahead
 from instrunet.bundle import Bundle
 from instrunet.data import places
 
-STATUSES = ("tagged", "silent", "too_short", "duplicate", "damaged", "corrupt", "unreadable")
+STATUSES = ("tagged", "silent", "too_short", "duplicate", "damaged", "corrupt", "unreadable", "deleted")
 BAD = ("damaged", "corrupt", "unreadable")
 
 SCHEMA = pa.schema(
