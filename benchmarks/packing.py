@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import soundfile
 
-from instrunet.archive.units import list_files, listing
+from instrunet.archive import sources
 from instrunet.data import packed, places, store
 from instrunet.data.readahead import Reader
 
@@ -66,11 +66,10 @@ def measured(archive: Path, proxy: Proxy) -> dict[str, float]:
     packed._opened.cache_clear()
     packed.READER = Reader()
     seen, began = len(proxy.seen), time.perf_counter()
-    files = list_files(archive)
-    listing(files, archive)
+    files = list(sources.archive(archive).files())
     listed = time.perf_counter()
-    for path in files:
-        with places.sound(path) as local:
+    for file in files:
+        with places.sound(file.path) as local:
             n_bytes = len(local.read_bytes())
             assert n_bytes > RATE
     done = time.perf_counter()

@@ -21,11 +21,12 @@ from instrunet.audio import io
 from instrunet.bundle_spec import BundleSpec
 from instrunet.config import canonical_json
 from instrunet.data.parts import read_json
-from instrunet.decisions import NO_ANSWER, Decisions
+from instrunet.decisions import Decisions
 from instrunet.errors import BundleError, ConfigError, DataError
 from instrunet.features.featurizer import Featurizer, Windows
 from instrunet.features.shards import alike
 from instrunet.models import Network
+from instrunet.rule import Rule, Scores
 
 SPEC_FILE, WEIGHTS_FILE = "bundle.json", "weights.safetensors"
 
@@ -69,7 +70,7 @@ class Bundle:
     """A function from a waveform to decisions."""
 
     def __init__(self, spec: BundleSpec, network: Network) -> None:
-        self.spec = spec
+        self.spec, self.rule = spec, Rule(spec)
         self.network = network.eval()
         self.featurizer = Featurizer(spec.front)
 
@@ -118,9 +119,6 @@ class Bundle:
         facts = (status, reason, sound.flags, len(sound.wave) / rate)
         return Heard(*facts, seen.start_s, self.scores(seen), seen.measures)
 
-    def drift(self, measures: Sequence[float]) -> float | None:
-        return self.spec.profile.drift(measures) if self.spec.profile else None
-
     def scores(self, windows: Windows, batch_size: int = 32) -> NDArray[np.float32]:
         """Probabilities [W, K]: softmax or sigmoid of the logits over the temperature."""
         features = {name: torch.from_numpy(values) for name, values in windows.features.items()}
@@ -150,36 +148,31 @@ class Bundle:
         found: NDArray[np.float32] = (scaled.softmax(1) if self.spec.kind == "single" else scaled.sigmoid()).numpy()
         return found
 
-    def of_clip(self, windows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        """Scores [W, K] of a sound's windows to the one row [K] that is decided on: their mean, calibrated."""
-        return np.asarray(self.calibrated(windows.mean(0)), np.float32)
+    def of_clip(self, windows: Scores) -> NDArray[np.float32]:
+        return self.rule.of_clip(windows)
 
-    def calibrated(self, mean: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-        """Mean scores of clips [..., K] by the bundle's curves, if it has any."""
-        return self.decisions.calibrated(mean, self.spec.kind)
+    def calibrated(self, mean: Scores) -> Scores:
+        return self.rule.calibrated(mean)
 
-    def answers(self, scores: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-        """Whether clips of these scores [..., K] get an answer [...]."""
-        return np.asarray(scores.max(-1) >= self.decisions.abstain_below)
+    def answers(self, scores: Scores) -> NDArray[np.bool_]:
+        return self.rule.answers(scores)
 
-    def decide(self, scores: NDArray[np.float32]) -> list[str]:
-        """Labels for a clip's scores [K]: the best one, or every one at or above its threshold; none of an unsure."""
-        if not self.answers(scores):
-            return []
-        if self.spec.kind == "single":
-            return [self.spec.labels[int(scores.argmax())]]
-        return [label for label, s, t in zip(self.spec.labels, scores, self.thresholds, strict=True) if s >= t]
+    def decide(self, scores: Scores) -> list[str]:
+        return self.rule.decide(scores)
 
-    def flagged(self, flags: Sequence[str], scores: NDArray[np.float32]) -> list[str]:
-        return [*flags] if self.answers(scores) else sorted({*flags, NO_ANSWER})
+    def flagged(self, flags: Sequence[str], scores: Scores) -> list[str]:
+        return self.rule.flagged(flags, scores)
+
+    def drift(self, measures: Sequence[float]) -> float | None:
+        return self.rule.drift(measures)
 
     @property
     def decisions(self) -> Decisions:
-        return self.spec.decisions or Decisions()
+        return self.rule.decisions
 
     @property
     def thresholds(self) -> NDArray[np.float32]:
-        return np.array(self.spec.thresholds or [0.5] * len(self.spec.labels), np.float32)
+        return self.rule.thresholds
 
     def _read(self, sound: Path | str | NDArray[np.float32], sample_rate: int | None) -> io.Sound:
         rate = self.spec.front.sample_rate

@@ -12,11 +12,14 @@ from pipelines import cli
 def main() -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="the folder of a trained bundle")
-    parser.add_argument("archive", metavar="ARCHIVE", help="a folder of sound, or one file; s3://BUCKET/FOLDER too")
+    said = "a folder, a file, a quoted glob, a list (.txt, .csv) or an inventory (.parquet); s3://BUCKET/FOLDER too"
+    parser.add_argument("archive", metavar="ARCHIVE", help=said)
     parser.add_argument("--out", required=True, help="where the tags go, s3:// too; the same folder again goes on")
+    parser.add_argument("--since-last", action="store_true", help="a run a folder: what changed since the one before")
     parser.add_argument("--unit-s", type=float, default=300.0, help="longest stretch handled at once, in seconds")
     parser.add_argument("--max-bad-fraction", type=float, default=1.0, help="more bad files than this fail the job")
     parser.add_argument("--decode-wait-s", type=float, default=30.0, help="a decoder that takes longer is stopped")
+    parser.add_argument("--format", default="", help="csv, jsonl, audacity, raven, sidecar as well; divided by commas")
     args = cli.arguments(parser)
     return cli.run_pipeline("tag", args)
 

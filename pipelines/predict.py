@@ -10,7 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 import instrunet
-from instrunet.archive.units import as_text, check_name
+from instrunet.archive.names import as_text, check_name
 from instrunet.audio.io import DecodeError
 from instrunet.bundle import Bundle, Prediction
 from instrunet.decisions import NO_ANSWER

@@ -1,16 +1,19 @@
 """Tagging an archive on Ray Data: work list, fixed parts, one actor a core, books that close."""
 
 import argparse
-from collections.abc import Callable
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from instrunet import __version__
-from instrunet.archive import books, tagger, units
+from instrunet.archive import books, exports, runs, sources, tagger
+from instrunet.archive.units import WORK_LIST, Look, UnitSpec, WorkList
+from instrunet.audio.io import Header
 from instrunet.audio.isolated import Decoder, Limits
 from instrunet.bundle import Bundle
 from instrunet.data import parts, places
@@ -24,44 +27,66 @@ from pipelines.parts import told
 
 def run(args: argparse.Namespace) -> Path:
     """Tag `args.archive` with `args.bundle` into `args.out`; goes on where a killed run was, does nothing when done."""
-    bundle = Bundle.load(args.bundle)
-    spec = units.UnitSpec(unit_s=args.unit_s)
-    archive, out = (places.asked(text).absolute() for text in (args.archive, args.out))
-    limits = Limits(wait_s=args.decode_wait_s)
-    files = units.list_files(archive)
-    claim(out, archive, units.listing(files, archive), bundle, spec)
-    if parts.is_done(out):
-        note(f"{out} is done: {len(files)} files were tagged before")
-        return out
-    with Decoder(limits) as decoder:
-        work = _work_list(out, lambda: units.work_list(archive, spec, bundle.fingerprint, decoder.probe, files))
-    n_parts = units.n_parts(work)
-    if parts.left(out, books.UNITS, n_parts):
-        cluster.connect(ClusterSpec(), verbose=args.verbose)
-        _tag(out, args.bundle.absolute(), limits, n_parts, len(work))
-    _close(books.close(out, work, bundle), out, args.max_bad_fraction)
+    bundle, archive = Bundle.load(args.bundle), sources.archive(args.archive)
+    out, args.formats = places.asked(args.out).absolute(), exports.asked(args.format)
+    with _headers(Limits(wait_s=args.decode_wait_s)) as look:
+        job = runs.Job(archive, bundle.spec, UnitSpec(unit_s=args.unit_s), look)
+        if args.since_last:
+            return _runs(out, job, bundle, args)
+        n_files, work = runs.begin(out, job)
+    if work is None:
+        note(f"{out} is done: {n_files} files were tagged before")
+        exports.write(out, args.formats, bundle.spec, archive.root)
+    else:
+        _tag(out, work, bundle, args)
     return out
 
 
-def claim(out: Path, archive: Path, listing: str, bundle: Bundle, spec: units.UnitSpec) -> None:
-    plan = {
-        "job": "tag",
-        "archive": str(archive),  # the work list names its files by their place
-        "bundle": bundle.fingerprint,
-        "listing": listing,
-        "units": spec.model_dump(mode="json"),
-        "code": __version__,
-    }
-    parts.claim(out, plan)
+def _runs(out: Path, job: runs.Job, bundle: Bundle, args: argparse.Namespace) -> Path:
+    """A run that was left half-way, and then what has changed since it."""
+    home = runs.home(out, bundle.fingerprint)
+    while True:
+        was_open = runs.is_open(home)
+        folder, before, work = runs.begin_next(home, job)
+        if work is None:
+            note(f"nothing is new, changed or deleted since {folder}")
+            return folder
+        _tag(folder, work, bundle, args, before)
+        if not was_open:
+            return folder
 
 
-def _work_list(out: Path, make: Callable[[], pa.Table]) -> pa.Table:
-    """The first that was published: making it again may find a store in another mood, and parts must not move."""
-    path = out / units.WORK_LIST
-    if not path.exists():
-        work = make()
-        parts.publish(path, lambda aside: units.save(work, aside))
-    return pq.read_table(places.source(path))
+def _tag(out: Path, work: WorkList, bundle: Bundle, args: argparse.Namespace, before: Path | None = None) -> None:
+    limits = Limits(wait_s=args.decode_wait_s)
+    if parts.left(out, books.UNITS, work.n_parts):
+        cluster.connect(ClusterSpec(), verbose=args.verbose)
+        _make_parts(out, args.bundle.absolute(), limits, work)
+    ledger = books.close(out, work, bundle)
+    if args.since_last:
+        account = runs.account(out, before, ledger["files"]["out"])
+        ledger |= {"since_last": account, "closed": ledger["closed"] and account["closed"]}
+        parts.write_json(out / books.LEDGER, ledger)
+    _check(ledger, out, args.max_bad_fraction)
+    exports.write(out, args.formats, bundle.spec, sources.archive(args.archive).root)
+    parts.finish(out)
+
+
+@contextmanager
+def _headers(limits: Limits) -> Iterator[Look]:
+    """Looks at headers in a child process for each core; threads wait for one that is free."""
+    with ExitStack() as stack:
+        free: SimpleQueue[Decoder] = SimpleQueue()
+        for _ in range(os.cpu_count() or 1):
+            free.put(stack.enter_context(Decoder(limits)))
+
+        def look(path: Path) -> Header:
+            decoder = free.get()
+            try:
+                return decoder.probe(path)
+            finally:
+                free.put(decoder)
+
+        yield look
 
 
 class Worker:
@@ -72,28 +97,28 @@ class Worker:
         self.out = places.located(out)
         self.bundle = Bundle.load(Path(bundle))
         self.decoder = Decoder(limits)
-        self.work_list = places.source(self.out / units.WORK_LIST)
+        self.work = WorkList(self.out / WORK_LIST)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return told(self.make, row)
 
     def make(self, number: int) -> dict[str, Any]:
-        rows = tagger.tag_all(units.load_part(self.work_list, number), self.bundle, self.decoder.read)
+        rows = tagger.tag_all(self.work.part(number), self.bundle, self.decoder.read)
         path = parts.part_path(self.out, books.UNITS, number)
         parts.publish(path, lambda aside: pq.write_table(tagger.table(rows), aside, compression="zstd"))
         return {"units": len(rows), "bad": sum(r["status"] in tagger.BAD for r in rows)}
 
 
-def _tag(out: Path, bundle: Path, limits: Limits, n_parts: int, n_units: int) -> None:
-    done = n_parts - len(parts.left(out, books.UNITS, n_parts))
+def _make_parts(out: Path, bundle: Path, limits: Limits, work: WorkList) -> None:
+    done = work.n_parts - len(parts.left(out, books.UNITS, work.n_parts))
     arguments, bad = {"out": str(out), "bundle": str(bundle), "limits": limits}, 0
-    with bar(f"tagging {n_units} units", n_parts, done) as progress:
-        for made in run_parts(out, books.UNITS, n_parts, Worker, arguments):
+    with bar(f"tagging {len(work)} units", work.n_parts, done) as progress:
+        for made in run_parts(out, books.UNITS, work.n_parts, Worker, arguments):
             bad += int(made["bad"])
             progress.advance(note=f"{bad} bad" if bad else "")
 
 
-def _close(ledger: dict[str, Any], out: Path, max_bad_fraction: float) -> None:
+def _check(ledger: dict[str, Any], out: Path, max_bad_fraction: float) -> None:
     files, by_status = ledger["files"], ledger["files"]["by_status"]
     counts = ", ".join(f"{n} {status}" for status, n in by_status.items() if n)
     for text in (ledger["drift"] or {}).get("warnings", ()):
@@ -108,4 +133,3 @@ def _close(ledger: dict[str, Any], out: Path, max_bad_fraction: float) -> None:
         raise JobError(
             f"{n_bad} of {files['in']} files are bad ({counts}), over --max-bad-fraction {max_bad_fraction:g}"
         )
-    parts.finish(out)

@@ -4,7 +4,8 @@ Shapes: T samples.
 """
 
 from pathlib import Path
-from typing import Literal
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,9 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from instrunet.archive import books, tagger, units
-from instrunet.archive.units import UnitSpec
+from instrunet.archive import books, listing, sources, tagger, units
+from instrunet.archive.units import Look, UnitSpec, WorkList
+from instrunet.audio.io import probe
 from instrunet.bundle import Bundle
 from instrunet.bundle_spec import BundleSpec, Provenance
 from instrunet.data import packs, parts, places
@@ -114,14 +116,32 @@ def write_archive(folder: Path) -> dict[str, str]:
     }
 
 
-def tag_archive(archive: Path, out: Path, bundle: Bundle, spec: UnitSpec) -> pa.Table:
+def make_work(archive: Path | str, out: Path, spec: UnitSpec, bundle: str = "b", look: Look = probe) -> WorkList:
+    """The listing and the work list of an archive, published: what the pipeline begins with."""
+    out.mkdir(parents=True, exist_ok=True)
+    found = listing.scan(sources.archive(archive), out / "found.parquet")
+    listing.finish(found, out / listing.FILES)
+    found.path.unlink()
+    units.make(out / listing.FILES, out / units.WORK_LIST, spec, bundle, look)
+    return WorkList(out / units.WORK_LIST)
+
+
+def work_rows(archive: Path | str, spec: UnitSpec, bundle: str = "b") -> list[dict[str, Any]]:
+    with TemporaryDirectory() as folder:
+        rows: list[dict[str, Any]] = make_work(archive, Path(folder), spec, bundle).table().to_pylist()
+        return rows
+
+
+def tag_archive(archive: Path, out: Path, bundle: Bundle, spec: UnitSpec) -> WorkList:
     """The work list, all of its parts tagged and published: what the pipeline does, without Ray."""
-    work = units.work_list(archive, spec, bundle.fingerprint)
-    parts.publish(out / units.WORK_LIST, lambda aside: units.save(work, aside))
-    for k in range(units.n_parts(work)):
-        made = tagger.table([tagger.tag(unit, bundle) for unit in units.load_part(out / units.WORK_LIST, k)])
-        write_part(out, k, made)
+    work = make_work(archive, out, spec, bundle.fingerprint)
+    tag_parts(work, out, bundle)
     return work
+
+
+def tag_parts(work: WorkList, out: Path, bundle: Bundle) -> None:
+    for k in range(work.n_parts):
+        write_part(out, k, tagger.table([tagger.tag(unit, bundle) for unit in work.part(k)]))
 
 
 def pack_archive(archive: Path, out: Path, shard_mb: float = 0.05, skip: bool = False) -> Path:

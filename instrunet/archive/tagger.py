@@ -12,7 +12,7 @@ from instrunet.audio.isolated import ahead
 from instrunet.bundle import Bundle
 from instrunet.data import places
 
-STATUSES = ("tagged", "silent", "too_short", "duplicate", "damaged", "corrupt", "unreadable")
+STATUSES = ("tagged", "silent", "too_short", "duplicate", "damaged", "corrupt", "unreadable", "deleted")
 BAD = ("damaged", "corrupt", "unreadable")
 
 SCHEMA = pa.schema(
@@ -25,7 +25,7 @@ SCHEMA = pa.schema(
         ("flags", pa.list_(pa.string())),
         ("error", pa.string()),
         ("window_start_s", pa.list_(pa.float32())),
-        ("scores", pa.list_(pa.list_(pa.float32()))),
+        ("scores", pa.list_(pa.list_(pa.float16()))),
         ("bundle", pa.string()),
         ("measures", pa.list_(pa.float32())),  # in the order of features/measures.py; of a unit without sound none
     ]

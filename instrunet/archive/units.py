@@ -1,31 +1,36 @@
-"""The work list: every sound file below a folder, cut into units of at most some minutes, gathered into fixed parts.
+"""The work list: every file that is to be heard, cut into units of at most some minutes, gathered into fixed parts.
 
-Conventions: a link to a file is a file, a link to a folder is not followed. `uri` is the absolute path as text, or an
-object's URL; a byte of a name that is not UTF-8 stands in it as \\xNN, and such a file is `unreadable`.
+Conventions: `uri` is the absolute path as text, or an object's URL; a byte of a name that is not UTF-8 stands in it as
+\\xNN, and such a file is `unreadable`. Rows stream from the listing to the work list, whatever their number.
 """
 
 import hashlib
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from instrunet.audio.io import EXTENSIONS, DecodeError, Header, probe
-from instrunet.config import Spec, fingerprint
+from instrunet.archive import listing
+from instrunet.archive.listing import Row
+from instrunet.audio.io import DecodeError, Header, probe
+from instrunet.config import Spec
 from instrunet.data import places
-from instrunet.data.manifest import sha256_of
-from instrunet.errors import DataError
 
 WORK_LIST = "work_list.parquet"
 Look = Callable[[Path], Header]  # `probe`, or one that does the same elsewhere
-FETCHERS = 16  # threads that look at remote files; each waits for the network nearly all the time
+FETCHERS = 16  # threads that look at files; each waits for the network, or for a decoder, nearly all the time
 LONGEST_S = 1e6  # 12 days: a header that says more says nothing, and could make 10**8 units
+# Each part is a task, a file and an entry of the work list's footer, which every worker reads: a larger archive gets
+# larger parts.
+MOST_PARTS = 10_000
 
 # `status` is empty where a worker has to find out; a duplicate or unreadable file is known before
 SCHEMA = pa.schema(
@@ -40,6 +45,7 @@ SCHEMA = pa.schema(
         ("n_bytes", pa.int64()),  # of the whole file
     ]
 )
+_SPOOLED = SCHEMA.remove(0).append(pa.field("share", pa.float64()))  # of the file's bytes
 
 
 class UnitSpec(Spec):
@@ -49,100 +55,78 @@ class UnitSpec(Spec):
     part_bytes: int = Field(1 << 29, gt=0)  # half an hour of 24 bit stereo at 48 kHz, 518 MB, is one part still
 
 
-def list_files(archive: Path) -> list[Path]:
-    """Sound files by their names, in a fixed order. What has no such name is no business of ours."""
-    if archive.is_file():
-        return [archive]
-    if not archive.is_dir():
-        raise DataError(f"expected a folder of sound at {archive}, found nothing")
-    found = sorted(p for p in archive.rglob("*") if p.suffix.lower() in EXTENSIONS)
-    if not found:
-        raise DataError(f"expected sound files ({' '.join(sorted(EXTENSIONS))}) under {archive}, found none")
-    return found
+class WorkList:
+    """A saved work list: row group k is part k, and is read alone."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetFile(places.source(path))
+        self.n_parts: int = self._file.num_row_groups
+
+    def __len__(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    def part(self, number: int, columns: list[str] | None = None) -> list[Row]:
+        rows: list[Row] = self._file.read_row_group(number, columns=columns).to_pylist()
+        return rows
+
+    def table(self) -> pa.Table:
+        return self._file.read()
 
 
-def work_list(
-    archive: Path, spec: UnitSpec, bundle: str, look: Look = probe, files: Sequence[Path] | None = None
-) -> pa.Table:
-    """One row a unit. The same archive, spec and bundle give the same rows and the same parts."""
-    files = list_files(archive) if files is None else files
-    twins = _duplicates(files)
+def make(files: Path, path: Path, spec: UnitSpec, bundle: str, look: Look = probe) -> None:
+    """Write the work list of a listing. The same listing, spec and bundle give the same rows and the same parts."""
+    with TemporaryDirectory(prefix="instrunet-") as folder:
+        spool = Path(folder) / "units.parquet"
+        listing.write(spool, _units_of(files, spec, bundle, look), _SPOOLED)
+        _save(spool, path, spec)
 
-    def units_of(path: Path) -> list[dict[str, Any]]:
-        return list(_units(path, archive, spec, bundle, twins, look))
 
+def _units_of(files: Path, spec: UnitSpec, bundle: str, look: Look) -> Iterator[Row]:
+    rows = (row for row in listing.rows(files) if row["change"] != "unchanged")
     with ThreadPoolExecutor(FETCHERS) as pool:
-        looked = pool.map(units_of, files) if places.is_remote(archive) else map(units_of, files)
-        rows = [row for rows in looked for row in rows]
-    return pa.Table.from_pylist(list(_in_parts(rows, spec)), schema=SCHEMA)
+        while some := list(islice(rows, 1000)):
+            for row, known in zip(some, _looked(pool, some, look), strict=True):
+                yield from _units(row, known, spec, bundle)
 
 
-def listing(files: Iterable[Path], archive: Path) -> str:
-    """Digest of names, sizes and versions. A work list says more, and what it says may hang on a store's mood."""
-    return fingerprint([_identity(path, archive).encode(errors="surrogateescape").hex() for path in files])
+def _looked(pool: ThreadPoolExecutor, rows: list[Row], look: Look) -> Iterable[tuple[str, str, float | None]]:
+    """Where all is known, no thread is asked: that would take longer than all the rest."""
+    if all(row["duration_s"] is not None or row["change"] == "deleted" for row in rows):
+        return [_known(row, look) for row in rows]
+    return pool.map(lambda row: _known(row, look), rows)
 
 
-def save(table: pa.Table, path: Path) -> None:
-    """A row group a part, so that a worker reads its part alone."""
-    with pq.ParquetWriter(path, SCHEMA) as writer:
-        for batch in by_part(table):
-            writer.write_table(batch, row_group_size=max(1, len(batch)))
+def _known(row: Row, look: Look) -> tuple[str, str, float | None]:
+    """(status, error, duration_s) as far as they can be told without decoding."""
+    if row["change"] == "deleted":
+        return "deleted", "", 0.0
+    if row["error"]:
+        return "unreadable", row["error"], None
+    duration_s = row["duration_s"]
+    if duration_s is None or not 0 <= duration_s <= LONGEST_S:
+        try:
+            with places.sound(row["uri"], row["n_bytes"] or None) as local:
+                duration_s = look(local).duration_s
+        except DecodeError as problem:
+            return problem.status, str(problem), None
+    status, error = ("duplicate", f"the same bytes as {row['twin']}") if row["twin"] else ("", "")
+    return status, error, duration_s if duration_s <= LONGEST_S else None
 
 
-def load_part(source: Path | IO[bytes], number: int) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.ParquetFile(source).read_row_group(number).to_pylist()
-    return rows
-
-
-def n_parts(table: pa.Table) -> int:
-    return int(table.column("part")[-1].as_py()) + 1 if len(table) else 0
-
-
-def by_part(table: pa.Table) -> Iterator[pa.Table]:
-    part = table.column("part").to_numpy()
-    bounds = [0, *(k for k in range(1, len(part)) if part[k] != part[k - 1]), len(part)]
-    return (table.slice(a, b - a) for a, b in zip(bounds, bounds[1:], strict=False))
-
-
-def as_text(path: Path | str) -> str:
-    """A path as valid Unicode, which Parquet and terminals insist on."""
-    return str(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
-def check_name(path: Path) -> None:
-    """soundfile opens no other names, and what stands in a row could not be turned back into them."""
-    if as_text(path) != str(path):
-        raise DecodeError("unreadable", f"expected a name in UTF-8, got {as_text(path)}; rename it")
-    if not places.is_as_named(path):
-        raise DecodeError("unreadable", f"{path} is not how its store spells it (// or /./ in its name); rename it")
-
-
-def _units(
-    path: Path, archive: Path, spec: UnitSpec, bundle: str, twins: dict[Path, Path], look: Look
-) -> Iterator[dict[str, Any]]:
-    status, error, duration_s = _known(path, twins, look)
-    for start_s, stop_s in _ranges(duration_s, spec.unit_s):
+def _units(row: Row, known: tuple[str, str, float | None], spec: UnitSpec, bundle: str) -> Iterator[Row]:
+    status, error, duration_s = known
+    ranges = _ranges(duration_s, spec.unit_s)
+    for start_s, stop_s in ranges:
         yield {
-            "unit_id": _unit_id(path, archive, start_s, stop_s, bundle),
-            "uri": as_text(path.absolute()),
+            "unit_id": _unit_id(row, start_s, stop_s, bundle),
+            "uri": row["uri"],
             "start_s": start_s,
             "stop_s": stop_s,
             "status": status,
             "error": error,
-            "n_bytes": _size(path),
+            "n_bytes": row["n_bytes"],
+            "share": row["n_bytes"] / len(ranges),
         }
-
-
-def _known(path: Path, twins: dict[Path, Path], look: Look) -> tuple[str, str, float | None]:
-    """(status, error, duration_s) as far as they can be told without decoding."""
-    try:
-        check_name(path.absolute())
-        with places.sound(path) as local:
-            duration_s = look(local).duration_s
-    except DecodeError as problem:
-        return problem.status, str(problem), None
-    status, error = ("duplicate", f"the same bytes as {twins[path]}") if path in twins else ("", "")
-    return status, error, duration_s if duration_s <= LONGEST_S else None
 
 
 def _ranges(duration_s: float | None, unit_s: float) -> list[tuple[float, float | None]]:
@@ -153,60 +137,51 @@ def _ranges(duration_s: float | None, unit_s: float) -> list[tuple[float, float 
     return list(zip([0.0, *inner], [*inner, duration_s], strict=True))
 
 
-def _unit_id(path: Path, archive: Path, start_s: float, stop_s: float | None, bundle: str) -> str:
-    """Identity of a file (name in the archive, size, time of change), the range, and the model that is to hear it."""
+def _unit_id(row: Row, start_s: float, stop_s: float | None, bundle: str) -> str:
+    """Identity of a file (name in the archive, size, version), the range, and the model that is to hear it."""
     stop = "end" if stop_s is None else f"{stop_s:.6f}"
-    identity = f"{_identity(path, archive)}|{start_s:.6f}|{stop}|{bundle}"
-    return hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:24]
+    identity = f"{row['name']}|{row['n_bytes']}|{row['version']}|{start_s:.6f}|{stop}|{bundle}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:24]
 
 
-def _identity(path: Path, archive: Path) -> str:
-    name = path.relative_to(archive).as_posix() if path != archive else path.name
-    try:
-        n_bytes, version = places.identity(path)
-    except OSError:
-        return f"{name}|unreadable"
-    return f"{name}|{n_bytes}|{version}"
+def _save(spool: Path, path: Path, spec: UnitSpec) -> None:
+    """A row group a part, so that a worker reads its part alone."""
+    sizes = pq.read_table(spool, columns=["start_s", "stop_s", "share"])
+    start_s, stop_s, shares = (sizes.column(k).to_numpy() for k in range(3))
+    lengths = np.where(np.isnan(stop_s), 0.0, stop_s - start_s)
+    bounds = bounds_of(lengths, shares, spec)
+    batches = pq.ParquetFile(spool).iter_batches(listing.BATCH)
+    lean = {"use_dictionary": False, "write_statistics": False}  # of a few rows: a third of the time
+    with pq.ParquetWriter(path, SCHEMA, **lean) as writer:
+        for number, rows in enumerate(_cut(batches, np.diff(bounds).tolist())):
+            part = pa.array(np.full(len(rows), number, np.int32))
+            table = rows.drop_columns(["share"]).add_column(0, "part", part)
+            writer.write_table(table, row_group_size=max(1, len(rows)))
 
 
-def _duplicates(files: Sequence[Path]) -> dict[Path, Path]:
-    """{file: the earlier file with the same bytes}. Only files of equal size are read."""
-    by_size: dict[int, list[Path]] = {}
-    for path in files:
-        by_size.setdefault(_size(path), []).append(path)
-    twins: dict[Path, Path] = {}
-    for same in (group for size, group in by_size.items() if len(group) > 1 and size):
-        first: dict[str, Path] = {}
-        for path in same:
-            content = places.checksum(path) if places.is_remote(path) else sha256_of(path)
-            if content and first.setdefault(content, path) != path:
-                twins[path] = first[content]
-    return twins
+def bounds_of(lengths: Any, shares: Any, spec: UnitSpec) -> list[int]:
+    """Where parts begin, and the end. A small archive gets small parts, so that it too is work for many: a 64th of the
+    whole, a minute at least; a large one gets larger ones, so that there are not too many."""
+    seconds, n_bytes = float(lengths.sum()), float(shares.sum())
+    over = max(seconds / spec.part_s, n_bytes / spec.part_bytes, len(lengths) / spec.part_units) / MOST_PARTS
+    more = max(1.0, over)
+    part_s, part_bytes = spec.part_s * more, spec.part_bytes * more
+    part_s = min(part_s, max(60.0, seconds / 64))
+    bounds, units, held_s, held = [0], 0, 0.0, 0.0
+    for k, (length, share) in enumerate(zip(lengths.tolist(), shares.tolist(), strict=True)):
+        full = held_s + length > part_s or held + share > part_bytes
+        if units and (full or units >= spec.part_units * more):
+            bounds.append(k)
+            units, held_s, held = 0, 0.0, 0.0
+        units, held_s, held = units + 1, held_s + length, held + share
+    return [*bounds, len(lengths)] if len(lengths) else [0]
 
 
-def _size(path: Path) -> int:
-    """In bytes; 0 for what is no file or will not be read, whatever the reason: the decoder will say it."""
-    try:
-        readable = path.is_file() and as_text(path) == str(path)
-        return places.identity(path)[0] if readable else 0
-    except OSError:
-        return 0
-
-
-def _in_parts(rows: list[dict[str, Any]], spec: UnitSpec) -> Iterator[dict[str, Any]]:
-    """A small archive gets small parts, so that it too is work for many: a 64th of the whole, a minute at least."""
-    lengths = [(row["stop_s"] or row["start_s"]) - row["start_s"] for row in rows]
-    part_s = min(spec.part_s, max(60.0, sum(lengths) / 64))
-    part, units, seconds, held = 0, 0, 0.0, 0.0
-    for row, length, n_bytes in zip(rows, lengths, _shares(rows), strict=True):
-        full = seconds + length > part_s or held + n_bytes > spec.part_bytes
-        if units and (full or units >= spec.part_units):
-            part, units, seconds, held = part + 1, 0, 0.0, 0.0
-        units, seconds, held = units + 1, seconds + length, held + n_bytes
-        yield row | {"part": part}
-
-
-def _shares(rows: Sequence[dict[str, Any]]) -> list[float]:
-    """Bytes of each row: the units of a file share it evenly."""
-    n_units = Counter(row["uri"] for row in rows)
-    return [row["n_bytes"] / n_units[row["uri"]] for row in rows]
+def _cut(batches: Iterator[pa.RecordBatch], lengths: list[int]) -> Iterator[pa.Table]:
+    """Rows of batches as tables of these lengths."""
+    held = _SPOOLED.empty_table()
+    for length in lengths:
+        while len(held) < length:
+            held = pa.concat_tables([held, pa.Table.from_batches([next(batches)])])
+        yield held.slice(0, length)
+        held = held.slice(length)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from archives import sound, write, write_archive, write_boundless_flac
+from archives import make_work, sound, work_rows, write, write_archive, write_boundless_flac
 
-from instrunet.archive import units
-from instrunet.archive.units import UnitSpec, list_files, work_list
+from instrunet.archive import listing, sources, units
+from instrunet.archive.units import UnitSpec
 from instrunet.errors import DataError
 
 SPEC = UnitSpec(unit_s=3)
@@ -25,16 +25,19 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows_of(archive: Path, spec: UnitSpec = SPEC, bundle: str = "b") -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = work_list(archive, spec, bundle).to_pylist()
-    return rows
+    return work_rows(archive, spec, bundle)
 
 
 def ids(archive: Path, spec: UnitSpec = SPEC, bundle: str = "b") -> list[str]:
     return [row["unit_id"] for row in rows_of(archive, spec, bundle)]
 
 
-def listed(archive: Path) -> str:
-    return units.listing(list_files(archive), archive)
+def listed(archive: Path, temporary: Path) -> str:
+    return listing.scan(sources.archive(archive), temporary / "found.parquet").digest
+
+
+def files(archive: Path | str) -> list[str]:
+    return [file.name for file in sources.archive(archive).files()]
 
 
 def only(archive: Path) -> dict[str, Any]:
@@ -43,12 +46,12 @@ def only(archive: Path) -> dict[str, Any]:
 
 
 def in_parts(lengths: list[float | None], spec: UnitSpec, n_bytes: int = 0) -> list[int]:
-    rows = [{"uri": str(k), "start_s": 0.0, "stop_s": s, "n_bytes": n_bytes} for k, s in enumerate(lengths)]
-    return [row["part"] for row in units._in_parts(rows, spec)]
+    bounds = units.bounds_of(np.array([s or 0.0 for s in lengths]), np.full(len(lengths), float(n_bytes)), spec)
+    return [k for k, n in enumerate(np.diff(bounds)) for _ in range(n)]
 
 
 def test_files_stand_in_the_order_of_their_names(archive: Path) -> None:
-    names = [path.relative_to(archive).as_posix() for path in list_files(archive)]
+    names = files(archive)
     assert names == [
         "a.wav",
         "box.wav",
@@ -123,10 +126,10 @@ def test_another_size_makes_another_unit(tmp_path: Path) -> None:
 def test_an_archive_that_moves_keeps_its_units(tmp_path: Path) -> None:
     write_archive(tmp_path / "here")
     (tmp_path / "here/gone.wav").unlink()  # its target is named by its place
-    before, listing = ids(tmp_path / "here"), listed(tmp_path / "here")
+    before, digest = ids(tmp_path / "here"), listed(tmp_path / "here", tmp_path)
     shutil.move(tmp_path / "here", tmp_path / "there")
     assert ids(tmp_path / "there") == before
-    assert listed(tmp_path / "there") == listing
+    assert listed(tmp_path / "there", tmp_path) == digest
 
 
 def test_one_file_is_an_archive(archive: Path) -> None:
@@ -169,12 +172,11 @@ def test_the_units_of_a_file_share_its_bytes(tmp_path: Path) -> None:
 
 
 def test_row_group_k_of_a_saved_work_list_is_part_k(archive: Path, tmp_path: Path) -> None:
-    table = work_list(archive, UnitSpec(unit_s=1, part_units=3), "b")
-    units.save(table, tmp_path / "work.parquet")
-    n = units.n_parts(table)
+    work = make_work(archive, tmp_path, UnitSpec(unit_s=1, part_units=3))
+    n, table = work.n_parts, work.table()
     assert n == -(-len(table) // 3) > 4
-    assert pq.ParquetFile(tmp_path / "work.parquet").num_row_groups == n
-    loaded = [units.load_part(tmp_path / "work.parquet", k) for k in range(n)]
+    assert pq.ParquetFile(tmp_path / units.WORK_LIST).num_row_groups == n
+    loaded = [work.part(k) for k in range(n)]
     assert [{row["part"] for row in rows} for rows in loaded] == [{k} for k in range(n)]
     assert [row for rows in loaded for row in rows] == table.to_pylist()
 
@@ -232,16 +234,14 @@ def test_loops_and_pipes_hang_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
     found = {Path(row["uri"]).name: row["status"] for row in rows_of(tmp_path)}
     assert found == {"a.wav": "", "self.wav": "unreadable", "endless.wav": "unreadable", "pipe.wav": "unreadable"}
-    assert len(list_files(tmp_path)) == 4
+    assert len(files(tmp_path)) == 4
 
 
 def test_a_name_that_is_not_utf8_is_a_row_and_hides_no_other(tmp_path: Path) -> None:
     good = write(tmp_path / "b.wav", sound(1.0))
     odd = tmp_path / os.fsdecode(b"a\xff\xe9.wav")
     shutil.copy(good, odd)  # the first of twins: the second must be tagged all the same
-    table = work_list(tmp_path, SPEC, "b")
-    units.save(table, tmp_path / "work.parquet")
-    first, second = units.load_part(tmp_path / "work.parquet", 0)
+    first, second = rows_of(tmp_path)
     assert first["uri"] == f"{tmp_path}/a\\xff\\xe9.wav"
     assert first["status"] == "unreadable"
     assert first["error"] == f"expected a name in UTF-8, got {tmp_path}/a\\xff\\xe9.wav; rename it"
@@ -252,9 +252,9 @@ def test_a_name_that_is_not_utf8_is_a_row_and_hides_no_other(tmp_path: Path) -> 
 def test_a_folder_without_sound_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(DataError, match=r"^expected sound files \(.*\.flac .*\.wav\) under .*, found none$"):
-        list_files(tmp_path)
+        listed(tmp_path, tmp_path)
 
 
 def test_a_missing_archive_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^expected a folder of sound at .*nowhere, found nothing$"):
-        list_files(tmp_path / "nowhere")
+        listed(tmp_path / "nowhere", tmp_path)

@@ -14,11 +14,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from archives import pack_archive, sound, tag_archive, tiny_bundle, write, write_archive
+from archives import make_work, pack_archive, sound, tag_archive, tiny_bundle, write, write_archive
 from making import FRONT
 from pydantic import TypeAdapter
 
-from instrunet.archive import units
+from instrunet.archive import listing, sources
 from instrunet.archive.units import UnitSpec
 from instrunet.data import corpora, manifest, packing, packs, parts, places
 from instrunet.data.packed import INDEX, SHARDS
@@ -198,9 +198,11 @@ def test_equal_files_of_two_archives(tmp_path: Path) -> None:
         write(tmp_path / name / "own.wav", sound(1.0, 300 if name == "one" else 500))
     one, two = (pack_archive(tmp_path / name, tmp_path / f"{name}.packed") for name in ("one", "two"))
     assert places.identity(one / "x.wav") == places.identity(two / "x.wav")
-    assert units._duplicates([one / "x.wav", one / "own.wav", two / "own.wav", two / "x.wav"]) == {
-        two / "x.wav": one / "x.wav"
-    }
+    named = tmp_path / "both.txt"
+    named.write_text("".join(f"{path}\n" for path in (one / "x.wav", one / "own.wav", two / "own.wav", two / "x.wav")))
+    make_work(named, tmp_path / "out", SPEC)
+    twins = {row["uri"]: row["twin"] for row in listing.rows(tmp_path / "out" / listing.FILES) if row["twin"]}
+    assert twins == {str(two / "x.wav"): str(one / "x.wav")}
     assert (one / "own.wav").read_bytes() != (two / "own.wav").read_bytes()
 
 
@@ -302,7 +304,7 @@ def test_an_index_that_leads_out_is_refused(name: str, packed: Path, tmp_path: P
     names = [name, *table["name"].to_pylist()[1:]]
     pq.write_table(table.set_column(0, "name", pa.array(names)), copy / INDEX)
     with pytest.raises(DataError, match="which leads out of the pack; do not use this pack"):
-        units.list_files(places.located(copy))
+        list(sources.archive(places.located(copy)).files())
 
 
 def test_an_index_out_of_order_or_without_columns_is_refused(packed: Path, tmp_path: Path) -> None:
@@ -321,7 +323,7 @@ def test_an_index_out_of_order_or_without_columns_is_refused(packed: Path, tmp_p
 def test_a_pack_that_is_not_finished_is_refused(packed: Path, tmp_path: Path) -> None:
     copy = remade(packed, tmp_path)
     (copy / parts.DONE).unlink()
-    for read in (lambda: units.list_files(places.located(copy)), lambda: corpora.read(spec_of("folder", copy))):
+    for read in (lambda: sources.archive(places.located(copy)), lambda: corpora.read(spec_of("folder", copy))):
         with pytest.raises(
             DataError, match=r"found one that is not finished \(it has no _SUCCESS\); the same jobs/pack"
         ):
@@ -335,7 +337,7 @@ def test_a_folder_that_is_named_as_a_pack_and_is_none(tmp_path: Path) -> None:
     write(tmp_path / "archive/no.packed/a.wav", sound(1.0))
     write(tmp_path / "archive/b.wav", sound(1.0))
     with pytest.raises(DataError, match=r"expected a pack at .*/no.packed, found none; .* must not be named \*.packed"):
-        units.list_files(places.located(tmp_path / "archive/no.packed"))
+        list(sources.archive(places.located(tmp_path / "archive/no.packed")).files())
     assert statuses(tmp_path / "archive", tmp_path / "tags") == {"b.wav": "tagged", "no.packed/a.wav": "unreadable"}
 
 

@@ -1,0 +1,151 @@
+"""Recordings and intervals for other programs: OUT/csv, OUT/jsonl, OUT/audacity, OUT/raven, OUT/sidecar.
+
+The last three hold a file for each recording that was heard, in the folders of its archive: labels that Audacity
+imports (start, end and name, divided by tabs), Raven's selection tables, and JSON to lie beside the sound.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from instrunet.archive.books import INTERVALS, RECORDINGS, Row
+from instrunet.bundle_spec import BundleSpec
+from instrunet.data import parts, places
+from instrunet.errors import ConfigError
+
+HEARD = ("tagged", "damaged")
+PLAIN = ("uri", "status", "flags", "duration_s", "labels", "error", "drift")
+OF_INTERVAL = ("uri", "label", "start_s", "stop_s", "peak", "mean")
+RAVEN = ("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)")
+Tagged = tuple[Row, list[Row]]
+
+
+def asked(text: str) -> list[str]:
+    """The formats that an argument names."""
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        if name not in FORMATS:
+            raise ConfigError(f"--format takes {', '.join(FORMATS)}, several divided by commas; got {name!r}")
+    return names
+
+
+def write(out: Path, formats: Iterable[str], spec: BundleSpec, archive: str) -> None:
+    """From the tables in `out`; what was written before stays."""
+    for name in formats:
+        if not parts.is_done(out / name):
+            FORMATS[name](out / name, _tagged(out), spec, archive)
+            parts.finish(out / name)
+
+
+def _tagged(out: Path) -> Iterator[Tagged]:
+    """Recordings and their intervals: both tables are in the order of the work list."""
+    ranges = _rows(parts.part_path(out, INTERVALS, 0))
+    ahead = next(ranges, None)
+    for row in _rows(parts.part_path(out, RECORDINGS, 0)):
+        own = []
+        while ahead and ahead["uri"] == row["uri"]:
+            own.append(ahead)
+            ahead = next(ranges, None)
+        yield row, own
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    for batch in pq.ParquetFile(places.source(path)).iter_batches(5000):
+        yield from batch.to_pylist()
+
+
+def _csv(folder: Path, tagged: Iterator[Tagged], spec: BundleSpec, archive: str) -> None:
+    def fill(one: Path, other: Path) -> None:
+        with ExitStack() as stack:
+            files = [stack.enter_context(path.open("w", encoding="utf-8", newline="")) for path in (one, other)]
+            recordings, intervals = (csv.writer(file, lineterminator="\n") for file in files)
+            recordings.writerow([*PLAIN, *(f"score.{label}" for label in spec.labels)])
+            intervals.writerow(OF_INTERVAL)
+            blank: list[Any] = [""] * len(spec.labels)
+            for row, own in tagged:
+                plain = [";".join(row[name]) if isinstance(row[name], list) else row[name] for name in PLAIN]
+                recordings.writerow([*plain, *(_digits(row["scores"]) or blank)])
+                intervals.writerows([_short(each[name]) for name in OF_INTERVAL] for each in own)
+
+    paths = folder / "recordings.csv", folder / "intervals.csv"
+    parts.write_aside(paths[0], lambda one: parts.write_aside(paths[1], lambda other: fill(one, other)))
+
+
+def _jsonl(folder: Path, tagged: Iterator[Tagged], spec: BundleSpec, archive: str) -> None:
+    def fill(aside: Path) -> None:
+        with aside.open("w", encoding="utf-8") as file:
+            for row, own in tagged:
+                file.write(json.dumps(_object(row, own, spec), ensure_ascii=False) + "\n")
+
+    parts.write_aside(folder / "recordings.jsonl", fill)
+
+
+def _sidecar(folder: Path, tagged: Iterator[Tagged], spec: BundleSpec, archive: str) -> None:
+    for row, own in _heard(tagged):
+        parts.write_json(folder / f"{name_of(row['uri'], archive)}.json", _object(row, own, spec))
+
+
+def _audacity(folder: Path, tagged: Iterator[Tagged], spec: BundleSpec, archive: str) -> None:
+    for row, own in _heard(tagged):
+        lines = [f"{each['start_s']:.6f}\t{each['stop_s']:.6f}\t{_cell(each['label'])}\n" for each in own]
+        _put(folder / f"{name_of(row['uri'], archive)}.txt", lines)
+
+
+def _raven(folder: Path, tagged: Iterator[Tagged], spec: BundleSpec, archive: str) -> None:
+    """A selection is a box in time and frequency: ours are as high as what the model hears."""
+    high = f"{spec.front.sample_rate / 2:.1f}"
+    for row, own in _heard(tagged):
+        lines = ["\t".join([*RAVEN, "Label", "Peak", "Mean", "Begin Path"]) + "\n"]
+        for k, each in enumerate(own, 1):
+            times = f"{each['start_s']:.6f}", f"{each['stop_s']:.6f}"
+            told = _cell(each["label"]), f"{each['peak']:.4f}", f"{each['mean']:.4f}", _cell(row["uri"])
+            lines.append("\t".join([str(k), "Spectrogram 1", "1", *times, "0.0", high, *told]) + "\n")
+        _put(folder / f"{name_of(row['uri'], archive)}.Table.1.selections.txt", lines)
+
+
+FORMATS: dict[str, Callable[[Path, Iterator[Tagged], BundleSpec, str], None]] = {
+    "csv": _csv,
+    "jsonl": _jsonl,
+    "audacity": _audacity,
+    "raven": _raven,
+    "sidecar": _sidecar,
+}
+
+
+def name_of(uri: str, archive: str) -> str:
+    """Where a recording's own file lies below a folder: as it lies in its archive, or by all of its path."""
+    inside = uri.removeprefix(archive.rstrip("/") + "/")
+    parts_ = [part for part in re.split(r"/+", inside.replace("://", "/")) if part not in ("", ".")]
+    return "/".join("_" if part == ".." else part for part in parts_)
+
+
+def _heard(tagged: Iterator[Tagged]) -> Iterator[Tagged]:
+    return ((row, own) for row, own in tagged if row["status"] in HEARD)
+
+
+def _object(row: Row, own: list[Row], spec: BundleSpec) -> dict[str, Any]:
+    scores = dict(zip(spec.labels, _digits(row["scores"]), strict=False))
+    ranges = [{name: _short(value) for name, value in each.items() if name != "uri"} for each in own]
+    return {name: row[name] for name in PLAIN} | {"scores": scores, "intervals": ranges}
+
+
+def _put(path: Path, lines: list[str]) -> None:
+    parts.write_aside(path, lambda aside: aside.write_text("".join(lines), encoding="utf-8"))
+
+
+def _digits(scores: list[float]) -> list[float]:
+    return [round(score, 6) for score in scores]
+
+
+def _short(value: Any) -> Any:
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"[\t\r\n]", " ", text)
