@@ -23,8 +23,7 @@ from instrunet.config import canonical_json
 from instrunet.data.parts import read_json
 from instrunet.decisions import NO_ANSWER, Decisions
 from instrunet.errors import BundleError, ConfigError, DataError
-from instrunet.features.featurizer import Featurizer, Windows
-from instrunet.features.shards import alike
+from instrunet.features.featurizer import Featurizer, Windows, alike
 from instrunet.models import Network
 
 SPEC_FILE, WEIGHTS_FILE = "bundle.json", "weights.safetensors"

@@ -10,9 +10,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 import instrunet
-from instrunet.archive.units import as_text, check_name
 from instrunet.audio.io import DecodeError
 from instrunet.bundle import Bundle, Prediction
+from instrunet.data.places import as_text, check_name
 from instrunet.decisions import NO_ANSWER
 from instrunet.errors import DataError, JobError
 from instrunet.features import match

@@ -20,6 +20,7 @@ from instrunet.audio.io import EXTENSIONS, DecodeError, Header, probe
 from instrunet.config import Spec, fingerprint
 from instrunet.data import places
 from instrunet.data.manifest import sha256_of
+from instrunet.data.places import as_text, check_name
 from instrunet.errors import DataError
 
 WORK_LIST = "work_list.parquet"
@@ -102,19 +103,6 @@ def by_part(table: pa.Table) -> Iterator[pa.Table]:
     part = table.column("part").to_numpy()
     bounds = [0, *(k for k in range(1, len(part)) if part[k] != part[k - 1]), len(part)]
     return (table.slice(a, b - a) for a, b in zip(bounds, bounds[1:], strict=False))
-
-
-def as_text(path: Path | str) -> str:
-    """A path as valid Unicode, which Parquet and terminals insist on."""
-    return str(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
-def check_name(path: Path) -> None:
-    """soundfile opens no other names, and what stands in a row could not be turned back into them."""
-    if as_text(path) != str(path):
-        raise DecodeError("unreadable", f"expected a name in UTF-8, got {as_text(path)}; rename it")
-    if not places.is_as_named(path):
-        raise DecodeError("unreadable", f"{path} is not how its store spells it (// or /./ in its name); rename it")
 
 
 def _units(
