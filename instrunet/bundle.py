@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from instrunet import runtime
 from instrunet.audio import io
 from instrunet.bundle_files import SPEC_FILE, WEIGHTS_FILE, first_line, read_spec, read_weights, save
-from instrunet.bundle_spec import BundleSpec
+from instrunet.bundle_spec import BundleSpec, Precision
 from instrunet.data import places
 from instrunet.decisions import NO_ANSWER, Decisions
 from instrunet.errors import BundleError, ConfigError, DataError
@@ -46,6 +47,9 @@ class Heard:
 class Bundle:
     """A function from a waveform to decisions."""
 
+    runs_on = "torch fp32"
+    _run: runtime.Run | None = None  # of that runtime
+
     def __init__(self, spec: BundleSpec, network: Network) -> None:
         self.spec = spec
         self.network = network.eval()
@@ -65,6 +69,17 @@ class Bundle:
     def save(self, path: Path) -> Path:
         """Write into an empty folder; the caller publishes the folder whole."""
         return save(self.spec, self.network, path)
+
+    def on(self, where: str = "auto", precision: Precision = "fp32") -> "Bundle":
+        """The same function on another runtime, see runtime.py: `torch`, `onnxruntime`, `openvino`.
+
+        `auto` takes the fastest here, of those that give the same decisions, in whatever precision does.
+        """
+        if where == "auto":
+            where, precision = runtime.fastest(self)
+        moved = Bundle(self.spec, self.network)
+        moved._run, moved.runs_on = runtime.run_on(self, where, precision), f"{where} {precision}"
+        return moved
 
     @property
     def fingerprint(self) -> str:
@@ -140,12 +155,13 @@ class Bundle:
         self, features: Mapping[str, Tensor], batch_size: int = 32, frames: NDArray[np.int64] | None = None
     ) -> NDArray[np.float32]:
         """As the network gives them, before the temperature: what is calibrated."""
+        run = self._run or runtime.by_torch(self)
         n = len(next(iter(features.values())))
         out = np.zeros((n, len(self.spec.labels)), np.float32)
         for rows in alike(n, frames, batch_size):
             end = None if frames is None else int(frames[rows[0]])
             batch = {name: values[rows][..., :end].float() for name, values in features.items()}
-            out[rows] = self.network(batch).float().numpy()
+            out[rows] = run(batch)
         return out
 
     def activated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,6 +1,9 @@
 """The files of a bundle: `bundle.json` says everything, `weights.safetensors` holds the numbers. See docs/bundle.md."""
 
 import hashlib
+import shutil
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import safetensors.torch
@@ -20,8 +23,11 @@ def save(spec: BundleSpec, network: Network, path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     weights = safetensors.torch.save({name: value.contiguous() for name, value in network.state_dict().items()})
     (path / WEIGHTS_FILE).write_bytes(weights)
+    unmeasured = set() if spec.runtimes else {"runtimes"}  # versions before it read what does not name it
     sealed = spec.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
-    (path / SPEC_FILE).write_text(canonical_json(sealed.model_dump(mode="json")) + "\n", encoding="utf-8")
+    (path / SPEC_FILE).write_text(
+        canonical_json(sealed.model_dump(mode="json", exclude=unmeasured)) + "\n", encoding="utf-8"
+    )
     return path
 
 
@@ -57,3 +63,15 @@ def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
 
 def first_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
+
+
+def publish(save: Callable[[Path], Path], out: Path) -> Path:
+    """`Bundle.save` aside, then under its name: never half a bundle."""
+    aside = out.absolute().with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        save(aside)
+        aside.rename(out)  # an empty folder is replaced
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return out
