@@ -3,32 +3,32 @@
 Shapes: W windows, K labels.
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import safetensors.torch
 import soxr
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor
 
+from instrunet import runtime
 from instrunet.audio import io
-from instrunet.bundle_spec import BundleSpec
-from instrunet.config import canonical_json
-from instrunet.data.parts import read_json
+from instrunet.bundle_files import SPEC_FILE, WEIGHTS_FILE, first_line, read_spec, read_weights, save
+from instrunet.bundle_spec import BundleSpec, Precision
+from instrunet.data import places
 from instrunet.decisions import Decisions
 from instrunet.errors import BundleError, ConfigError, DataError
-from instrunet.features.featurizer import Featurizer, Windows
-from instrunet.features.shards import alike
+from instrunet.features.featurizer import Featurizer, Windows, alike
 from instrunet.models import Network
+from instrunet.prediction import Prediction
 from instrunet.rule import Rule, Scores
 
-SPEC_FILE, WEIGHTS_FILE = "bundle.json", "weights.safetensors"
+__all__ = ["SPEC_FILE", "WEIGHTS_FILE", "Bundle", "Heard", "Prediction", "read_spec", "save"]
+
+Given = Path | str | NDArray[np.float32]  # a file or its URL, or samples [T] or [T, C]
 
 
 @dataclass(frozen=True)
@@ -44,30 +44,11 @@ class Heard:
     measures: list[float]
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of one sound: `labels` is its decision, `scores` the mean over the windows, calibrated.
-
-    `status` is `tagged`, `damaged` (decided on what was kept), `silent` or `too_short` (no decision). A sound of which
-    it is not sure enough has the flag `no_answer` and no labels.
-    """
-
-    status: str
-    labels: list[str]
-    scores: dict[str, float]
-    window_start_s: list[float]
-    window_scores: list[list[float]]
-    duration_s: float
-    flags: list[str]
-    error: str
-    drift: float | None = None  # see `Profile.drift`
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
 class Bundle:
     """A function from a waveform to decisions."""
+
+    runs_on = "torch fp32"
+    _run: runtime.Run | None = None  # of that runtime
 
     def __init__(self, spec: BundleSpec, network: Network) -> None:
         self.spec, self.rule = spec, Rule(spec)
@@ -78,24 +59,60 @@ class Bundle:
     def load(cls, path: Path) -> "Bundle":
         spec = read_spec(path)
         network = Network(spec.model, spec.front, spec.statistics, len(spec.labels))
-        weights = _read_weights(path / WEIGHTS_FILE, spec.weights_sha256)
+        weights = read_weights(path / WEIGHTS_FILE, spec.weights_sha256)
         try:
             network.load_state_dict(weights)
         except RuntimeError as error:
-            raise BundleError(f"{path}: the weights are not those of its network: {_first_line(error)}") from None
+            raise BundleError(f"{path}: the weights are not those of its network: {first_line(error)}") from None
         return cls(spec, network)
 
     def save(self, path: Path) -> Path:
         """Write into an empty folder; the caller publishes the folder whole."""
         return save(self.spec, self.network, path)
 
+    def on(self, where: str = "auto", precision: Precision = "fp32") -> "Bundle":
+        """The same function on another runtime, see runtime.py: `torch`, `onnxruntime`, `openvino`.
+
+        `auto` takes the fastest here, of those that give the same decisions, in whatever precision does.
+        """
+        if where == "auto":
+            where, precision = runtime.fastest(self)
+        moved = Bundle(self.spec, self.network)
+        moved._run, moved.runs_on = runtime.run_on(self, where, precision), f"{where} {precision}"
+        return moved
+
     @property
     def fingerprint(self) -> str:
         return self.spec.fingerprint()
 
-    def __call__(self, sound: Path | str | NDArray[np.float32], sample_rate: int | None = None) -> Prediction:
-        """Decide on a file, or on samples [T] or [T, C] at `sample_rate`."""
-        heard = self.hear(self._read(sound, sample_rate))
+    def __call__(self, sound: Given, sample_rate: int | None = None) -> Prediction:
+        """Decide on a file, or on samples [T] or [T, C] at `sample_rate`; a file that is no sound is a DecodeError."""
+        return self.decided(self.read(sound, sample_rate))
+
+    def each(self, sounds: Iterable[Given], sample_rate: int | None = None) -> Iterator[Prediction]:
+        """Many sounds, one after the other. A file that cannot be decoded is told by its status and ends nothing."""
+        for sound in sounds:
+            try:
+                yield self(sound, sample_rate)
+            except io.DecodeError as error:
+                yield Prediction(error.status, [], {}, [], [], 0.0, [], str(error))
+
+    def pieces(self, path: Path | str, piece_s: float = 60.0) -> Iterator[Prediction]:
+        """A long file piece by piece, never held whole; windows and `start_s` count from its beginning."""
+        if not piece_s > 0:
+            raise ConfigError(f"expected a length above 0 s for each piece, got piece_s={piece_s:g}")
+        path, rate = places.located(path), self.spec.front.sample_rate
+        with places.sound(path) as local:
+            duration_s = io.probe(local).duration_s
+            for k in range(max(1, math.ceil(duration_s / piece_s))):
+                start_s, stop_s = k * piece_s, (k + 1) * piece_s
+                found = self.decided(io.read(local, rate, start_s, stop_s if stop_s < duration_s else None), start_s)
+                begins = [start_s + at for at in found.window_start_s]
+                yield replace(found, window_start_s=begins, start_s=start_s)
+
+    def decided(self, sound: io.Sound, start_s: float = 0.0) -> Prediction:
+        """As `hear`, with the decision."""
+        heard = self.hear(sound, start_s)
         mean = self.of_clip(heard.scores) if len(heard.scores) else None
         return Prediction(
             heard.status or "tagged",
@@ -135,12 +152,13 @@ class Bundle:
         self, features: Mapping[str, Tensor], batch_size: int = 32, frames: NDArray[np.int64] | None = None
     ) -> NDArray[np.float32]:
         """As the network gives them, before the temperature: what is calibrated."""
+        run = self._run or runtime.by_torch(self)
         n = len(next(iter(features.values())))
         out = np.zeros((n, len(self.spec.labels)), np.float32)
         for rows in alike(n, frames, batch_size):
             end = None if frames is None else int(frames[rows[0]])
             batch = {name: values[rows][..., :end].float() for name, values in features.items()}
-            out[rows] = self.network(batch).float().numpy()
+            out[rows] = run(batch)
         return out
 
     def activated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -174,10 +192,12 @@ class Bundle:
     def thresholds(self) -> NDArray[np.float32]:
         return self.rule.thresholds
 
-    def _read(self, sound: Path | str | NDArray[np.float32], sample_rate: int | None) -> io.Sound:
+    def read(self, sound: Given, sample_rate: int | None = None) -> io.Sound:
+        """Mono at the rate of the front end."""
         rate = self.spec.front.sample_rate
         if isinstance(sound, Path | str):
-            return io.read(Path(sound), rate)
+            with places.sound(sound) as local:
+                return io.read(local, rate)
         if sample_rate is None:
             raise ConfigError("an array needs its sample_rate: bundle(samples, sample_rate=44100)")
         wave = np.asarray(sound, np.float32)
@@ -187,46 +207,3 @@ class Bundle:
             raise DataError(f"expected finite samples, got {np.count_nonzero(~np.isfinite(wave))} that are not")
         mono = wave if wave.ndim == 1 else wave.mean(1)
         return io.Sound(np.ascontiguousarray(mono if sample_rate == rate else soxr.resample(mono, sample_rate, rate)))
-
-
-def save(spec: BundleSpec, network: Network, path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    weights = safetensors.torch.save({name: value.contiguous() for name, value in network.state_dict().items()})
-    (path / WEIGHTS_FILE).write_bytes(weights)
-    sealed = spec.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
-    (path / SPEC_FILE).write_text(canonical_json(sealed.model_dump(mode="json")) + "\n", encoding="utf-8")
-    return path
-
-
-def read_spec(path: Path) -> BundleSpec:
-    if not (path / SPEC_FILE).is_file():
-        raise BundleError(
-            f"expected a bundle (a folder with {SPEC_FILE}) at {path}, found none; jobs/train.py makes one"
-        )
-    try:
-        tree = read_json(path / SPEC_FILE)
-        if tree.get("format") != 1:
-            raise BundleError(
-                f"{path} has bundle format {tree.get('format')!r}; this version reads 1: upgrade instrunet"
-            )
-        return BundleSpec.parse(tree, str(path / SPEC_FILE))
-    except (DataError, ConfigError) as error:
-        raise BundleError(str(error)) from None
-
-
-def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}; the bundle is not whole") from None
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise BundleError(f"{path} is not the file that bundle.json was sealed with; copy the bundle again")
-    try:
-        weights: dict[str, Tensor] = safetensors.torch.load(content)
-    except SafetensorError as error:
-        raise BundleError(f"{path} is not a safetensors file: {error}") from None
-    return weights
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -34,6 +34,19 @@ class Provenance(Spec):
         return self.audit.removeprefix("leaky: ") if self.audit.startswith("leaky") else ""
 
 
+Precision = Literal["fp32", "bf16", "int8"]
+
+
+class Parity(Spec):
+    """A runtime beside PyTorch in fp32, on real clips: how far a score came to differ, how many decisions changed."""
+
+    runtime: str
+    precision: Precision
+    n_clips: int
+    changed: int
+    largest: float
+
+
 class BundleSpec(Spec):
     format: Literal[1] = 1
     kind: Literal["single", "multi"]
@@ -45,6 +58,7 @@ class BundleSpec(Spec):
     temperature: float = Field(1.0, gt=0)
     thresholds: tuple[float, ...] = ()  # one a label, for `multi`; empty: 0.5 each
     decisions: Decisions | None = None  # None: not calibrated
+    runtimes: tuple[Parity, ...] = ()  # measured; it changes nothing of what the bundle is, nor its fingerprint
     trained: Provenance = Provenance()
     weights_sha256: str = ""
 
@@ -64,5 +78,5 @@ class BundleSpec(Spec):
 
     def fingerprint(self) -> str:
         """A bundle without decisions has the one that it had before there were any."""
-        tree = self.model_dump(mode="json")
+        tree = self.model_dump(mode="json", exclude={"runtimes"})
         return fingerprint(tree if self.decisions else {k: v for k, v in tree.items() if k != "decisions"})

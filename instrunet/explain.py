@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from instrunet.bundle import Bundle
 from instrunet.features import FRAME_FEATURES
-from instrunet.features.shards import Features, alike
+from instrunet.features.featurizer import alike
+from instrunet.features.shards import Features
 from instrunet.models import Network
 
 Array = NDArray[np.float32]

@@ -1,6 +1,7 @@
 """Export a bundle as ONNX, waveform in and scores out, checked against the bundle.
 
 python jobs/export.py BUNDLE --out EXPORTED
+python jobs/export.py BUNDLE --out EXPORTED --clips FOLDER
 """
 
 import sys
@@ -11,8 +12,10 @@ from pipelines import cli
 
 def main() -> int:
     parser = cli.parser(__doc__)
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="the folder of a trained bundle")
+    parser.add_argument("bundle", metavar="BUNDLE", help="a trained bundle: folder, URL, models:/ or runs:/")
     parser.add_argument("--out", type=Path, required=True, help="the folder for model.onnx")
+    said = "real sounds: checked on them, and EXPORTED/bundle knows which runtimes decide alike"
+    parser.add_argument("--clips", metavar="FOLDER", help=said)
     return cli.run_pipeline("export", cli.arguments(parser))
 
 

@@ -1,8 +1,6 @@
 """A bundle calibrated on clips that no weights were fitted on: the same network with other decisions, a new bundle."""
 
 import argparse
-import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import pandas as pd
 
 from instrunet import experiment
 from instrunet.bundle import Bundle
+from instrunet.bundle_files import publish
 from instrunet.bundle_spec import BundleSpec, Provenance
 from instrunet.calibrate import Asked, Heard, decided
 from instrunet.data import manifest
@@ -40,8 +39,8 @@ def run(args: argparse.Namespace) -> Path:
     corpus, digest = str(scored.clips["corpus"].iloc[0]), manifest.digest(rows)
     made, notes = decided(bundle.spec, _heard(bundle, scored), asked, corpus, digest)
     hashes = audit.hashes_of(audit.prints_of(folder))
-    made = made.model_copy(update={"trained": _heard_too(bundle.spec.trained, rows, hashes)})
-    _publish(Bundle(made, bundle.network), args.out)
+    made = made.model_copy(update={"trained": _heard_too(bundle.spec.trained, rows, hashes), "runtimes": ()})
+    publish(Bundle(made, bundle.network).save, args.out)
     for text in notes:
         note(f"note: {text}")
     _summary(made)
@@ -104,17 +103,6 @@ def _heard_too(trained: Provenance, rows: pd.DataFrame, hashes: dict[str, str]) 
     }
     update: dict[str, Any] = {name: tuple(sorted({*getattr(trained, name), *new})) for name, new in more.items()}
     return trained.model_copy(update=update)
-
-
-def _publish(bundle: Bundle, out: Path) -> None:
-    """Aside, then under its name: never half a bundle."""
-    aside = out.absolute().with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        bundle.save(aside)
-        aside.rename(out)  # an empty folder is replaced
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
 
 
 def _summary(spec: BundleSpec) -> None:

@@ -2,27 +2,32 @@
 
 import argparse
 import json
+import os
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.table import Column, Table
 from rich.text import Text
 
-import instrunet
-from instrunet.archive.names import as_text, check_name
 from instrunet.audio.io import DecodeError
 from instrunet.bundle import Bundle, Prediction
-from instrunet.decisions import NO_ANSWER
+from instrunet.data import places
+from instrunet.data.parts import write_aside
+from instrunet.data.places import as_text, check_name
 from instrunet.errors import DataError, JobError
 from instrunet.features import match
+from instrunet.report import pictures
+from pipelines import registry
 from pipelines.console import results
 
 SHOWN = 3
 MATCHED = ("error", "frames", "bands", "numbers")  # the error is the deviation over that of the features
+UNDECODED = ("corrupt", "unreadable")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Path | None:
     """A table, or with `--json` one line a file. One that cannot be decoded is a row too, and makes exit code 1.
 
     With `--match FEATURES.npy AUDIO` the settings that best explain these features, instead.
@@ -30,19 +35,77 @@ def run(args: argparse.Namespace) -> None:
     if args.match:
         features, audio = args.match
         _match(features, audio, args.json)
-        return
-    bundle = instrunet.load(args.bundle)
-    told = [_tell(path, bundle, args.json) for path in args.files]
+        return None
+    if args.picture:
+        pictures.require()
+    bundle = registry.load(args.bundle, args.runtime)
+    told = [(name, said) for name, said in _told(bundle, args)]
     if not args.json:
-        leaky = bundle.spec.trained.leaky
-        title = Text(f"LEAKY: trained on leaky data: {leaky}") if leaky else None
-        table = Table(Column("file", overflow="fold"), "labels", "best scores", "status", title=title)
-        for row in told:
-            table.add_row(*map(Text, row))
-        results.print(table)
-    bad = [path for path, row in zip(args.files, told, strict=True) if row[3] in ("corrupt", "unreadable")]
+        results.print(_table(bundle, told))
+    bad = [name for name, said in told if said.status in UNDECODED]
     if bad:
-        raise JobError(f"{len(bad)} of {len(told)} files could not be decoded, the first is {as_text(bad[0])}")
+        raise JobError(f"{len(bad)} of {len(told)} files could not be decoded, the first is {bad[0]}")
+    return args.picture if args.picture and not args.json else None
+
+
+def _told(bundle: Bundle, args: argparse.Namespace) -> Iterator[tuple[str, Prediction]]:
+    """Of each file its name and what is said of it; lines and pictures are written as they come."""
+    drawn: set[str] = set()
+    leaky = bundle.spec.trained.leaky
+    for path in _files(args.files):
+        said, picture = _said(path, bundle, args.picture, drawn)
+        if args.json and said.status in UNDECODED:
+            _line({"file": as_text(path), "status": said.status, "error": said.error})
+        elif args.json:
+            more = {"leaky": f"LEAKY: {leaky}"} if leaky else {}
+            _line({"file": as_text(path), **said.to_dict(), **more, **({"picture": str(picture)} if picture else {})})
+        yield as_text(path), said
+
+
+def _said(path: Path, bundle: Bundle, folder: Path | None, drawn: set[str]) -> tuple[Prediction, Path | None]:
+    try:
+        check_name(path)
+        sound = bundle.read(path)
+    except DecodeError as error:
+        return Prediction(error.status, [], {}, [], [], 0.0, [], str(error)), None
+    said = bundle.decided(sound)
+    if not folder:
+        return said, None
+    from instrunet.report import heard
+
+    content = heard.picture(bundle, sound, said, path.name)
+    name = next(name for name in _names(path.stem[:200]) if name not in drawn)
+    drawn.add(name)
+    return said, write_aside(folder / f"{name}.png", lambda aside: aside.write_bytes(content))
+
+
+def _names(stem: str) -> Iterator[str]:
+    """Files of one name in two folders: `a`, `a-2`, `a-3`."""
+    yield stem
+    k = 2
+    while True:
+        yield f"{stem}-{k}"
+        k += 1
+
+
+def _files(given: Iterable[Path | str]) -> Iterator[Path]:
+    """`-` is a list on stdin, a name a line, read as it comes."""
+    for name in given:
+        if str(name) == "-":
+            lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
+            yield from (places.asked(os.fsdecode(line)) for line in lines if line)
+        else:
+            yield places.asked(name) if isinstance(name, str) else name
+
+
+def _table(bundle: Bundle, told: list[tuple[str, Prediction]]) -> Table:
+    leaky = bundle.spec.trained.leaky
+    title = Text(f"LEAKY: trained on leaky data: {leaky}") if leaky else None
+    table = Table(Column("file", overflow="fold"), "labels", "best scores", "status", title=title)
+    for name, said in told:
+        best = "  ".join(f"{label} {score:.2f}" for label, score in said.ranked[:SHOWN])
+        table.add_row(*map(Text, (name, said.answer if said.scores else "", best, said.status)))
+    return table
 
 
 def _match(features: Path, audio: Path, as_json: bool) -> None:
@@ -63,26 +126,6 @@ def _match(features: Path, audio: Path, as_json: bool) -> None:
     results.print(table)
 
 
-def _tell(path: Path, bundle: Bundle, as_json: bool) -> tuple[str, str, str, str]:
-    name = as_text(path)
-    try:
-        check_name(path)
-        found = bundle(path)
-    except DecodeError as error:
-        if as_json:
-            _line({"file": name, "status": error.status, "error": str(error)})
-        return name, "", "", error.status
-    if as_json:
-        leaky = bundle.spec.trained.leaky
-        _line({"file": name, **found.to_dict(), **({"leaky": f"LEAKY: {leaky}"} if leaky else {})})
-    said = "no answer" if NO_ANSWER in found.flags else ", ".join(found.labels)
-    return name, said, _best(found), found.status
-
-
-def _best(found: Prediction) -> str:
-    best = sorted(found.scores.items(), key=lambda pair: -pair[1])[:SHOWN]
-    return "  ".join(f"{label} {score:.2f}" for label, score in best)
-
-
 def _line(value: object) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()  # who reads them through a pipe need not wait for the last

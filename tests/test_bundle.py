@@ -275,6 +275,7 @@ def test_a_prediction_is_json(trained: Path, tmp_path: Path) -> None:
     assert tree == said.to_dict()
     assert set(tree) == {
         *("labels", "scores", "window_start_s", "window_scores", "duration_s", "flags", "status", "error", "drift"),
+        "start_s",
     }
 
 

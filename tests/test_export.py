@@ -1,19 +1,27 @@
-"""ONNX: the same scores from the same samples, any number of windows, and the facts that a server needs."""
+"""ONNX: the same scores from the same samples, any number of sounds of any length, and the facts a server needs."""
 
 import json
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import soundfile as sf
 import torch
-from making import LABELS, RATE, draft, tone
+from conftest import ROOT, SHARED
+from making import FRONT, LABELS, RATE, draft, tone
 
 from instrunet import export
+from instrunet.audio.io import Sound
 from instrunet.bundle import Bundle
-from instrunet.decisions import Decisions
-from instrunet.errors import JobError
+from instrunet.decisions import Curve, Decisions
+from instrunet.errors import ConfigError, JobError
 from instrunet.models import ModelSpec, Network
 from instrunet.models.picture import PictureSpec
 from instrunet.models.seed_cnn import Iteration11Spec, Task8Spec
@@ -24,12 +32,18 @@ MODELS: dict[str, ModelSpec] = {
     "iteration11": Iteration11Spec(picture=PictureSpec(size=None)),
 }
 KINDS = {"task8": "single", "iteration11": "multi"}
+RISING, FLAT = Curve(at=(0.1, 0.4, 0.9), to=(0.05, 0.3, 0.95)), Curve(at=(0.2,), to=(0.3,))
+CURVES = (RISING, FLAT, Curve(at=(0.0, 1.0), to=(0.1, 0.8)))
+DECISIONS = {"iteration11": Decisions(abstain_below=0.3), "task8": Decisions(isotonic=CURVES)}
+CLIPS = SHARED / "data" / "instruments"
 
 
-def made(name: str) -> Bundle:
-    spec = draft(kind=KINDS[name], model=MODELS[name]).model_copy(update={"temperature": 1.7})
+def made(name: str, **front: Any) -> Bundle:
+    """`hop_s` is not `window_s`, so that the place of each window counts."""
+    spec = draft(kind=KINDS[name], model=MODELS[name], front=FRONT.model_copy(update={"hop_s": 0.3} | front))
+    spec = spec.model_copy(update={"temperature": 1.7, "decisions": DECISIONS[name]})
     if name == "iteration11":
-        spec = spec.model_copy(update={"thresholds": (0.25, 0.5, 0.75), "decisions": Decisions(abstain_below=0.3)})
+        spec = spec.model_copy(update={"thresholds": (0.25, 0.5, 0.75)})
     torch.manual_seed(0)
     network = Network(spec.model, spec.front, spec.statistics, len(spec.labels))
     with torch.no_grad():  # running means other than 0 and 1
@@ -44,29 +58,54 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return bundle, *export.to_onnx(bundle, tmp_path_factory.mktemp(request.param))
 
 
-def scores(path: Path, windows: np.ndarray) -> np.ndarray:
+def answers(path: Path, waves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return session.run(["scores"], {"windows": windows.astype(np.float32)})[0]
+    return session.run(["scores", "window_scores"], {"waveform": waves.astype(np.float32)})
 
 
 def test_parity(exported: tuple[Bundle, Path, float]) -> None:
-    # Worst seen: 1.5e-7 on noise, 3e-6 on the tones and near-silence below
+    # Worst seen: 7e-7 on noise
     bundle, path, difference = exported
     assert difference < 1e-4
     assert export.parity(bundle, path) == difference
 
 
-@pytest.mark.parametrize("n_windows", [1, 3, 8])
-def test_any_number_of_windows_of_any_sound(exported: tuple[Bundle, Path, float], n_windows: int) -> None:
+@pytest.mark.parametrize("n_samples", [401, 2399, 4000, 4001, 4400, 4401, 6400, 6401, 6800, 6801, 33_333])
+def test_a_sound_of_any_length(exported: tuple[Bundle, Path, float], n_samples: int) -> None:
+    """Around the lengths at which a window is filled up, and at which there is one more: 4000 samples, every 2400."""
     bundle, path, _ = exported
-    window = bundle.spec.front.window
-    wave = np.concatenate([tone(300.0 + 400 * k, 0.5, seed=k) * 10.0**-k for k in range(n_windows)])
-    windows = np.concatenate([wave.reshape(n_windows, window), np.zeros((1, window), np.float32)])  # and silence
-    theirs = scores(path, windows)
-    ours = bundle.scores(bundle.featurizer.fast_windows(windows.astype(np.float32)))
-    assert theirs.shape == (n_windows + 1, len(LABELS))
-    np.testing.assert_allclose(theirs, ours, atol=1e-4)
-    assert np.ptp(ours, axis=0).max() > 0.002  # the windows are told apart
+    wave = np.concatenate([tone(300 + 400 * k, 0.5, seed=k) * 3.0**-k for k in range(9)])[:n_samples]
+    said, (scores, windows) = bundle(wave, RATE), answers(path, wave[None])
+    assert windows.shape == (1, len(said.window_start_s), len(LABELS))
+    np.testing.assert_allclose(windows[0], said.window_scores, atol=1e-4)
+    np.testing.assert_allclose(scores[0], list(said.scores.values()), atol=1e-4)
+
+
+def test_several_sounds_and_silence(exported: tuple[Bundle, Path, float]) -> None:
+    bundle, path, _ = exported
+    waves = np.stack([*(tone(300.0 + 400 * k, 1.5, seed=k) * 10.0**-k for k in range(4)), np.zeros(12_000)])
+    scores, windows = answers(path, waves)
+    for wave, mine, rows in zip(waves[:4], scores, windows, strict=False):
+        said = bundle(wave, RATE)
+        np.testing.assert_allclose(mine, list(said.scores.values()), atol=1e-4)
+        np.testing.assert_allclose(rows, said.window_scores, atol=1e-4)
+    assert np.isfinite(scores).all() and np.ptp(scores, axis=0).max() > 0.002  # the sounds are told apart
+
+
+def test_the_first_window_alone(tmp_path: Path) -> None:
+    bundle = made("task8", long="first")
+    path, difference = export.to_onnx(bundle, tmp_path)
+    _, windows = answers(path, tone(900, 2.0)[None])
+    assert difference < 1e-4 and windows.shape[1] == 1
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason=f"real recordings are expected at {CLIPS}")
+def test_real_clips_of_several_lengths(exported: tuple[Bundle, Path, float]) -> None:
+    bundle, path, _ = exported
+    clips = [bundle.read(file).wave for file in sorted(CLIPS.glob("audio/**/*.*"))[::100][:4]]
+    assert len(clips) == 4
+    cut = [clip[: round(len(clip) * share)] for clip, share in zip(clips, (1, 0.7, 0.31, 0.05), strict=True)]
+    assert export.parity(bundle, path, [Sound(clip) for clip in cut]) < 1e-4
 
 
 def test_the_facts_travel_with_the_model(exported: tuple[Bundle, Path, float]) -> None:
@@ -74,13 +113,14 @@ def test_the_facts_travel_with_the_model(exported: tuple[Bundle, Path, float]) -
     facts = {p.key: json.loads(p.value) for p in onnx.load(str(path)).metadata_props if p.key.startswith("instrunet.")}
     if bundle.spec.kind == "multi":
         assert facts.pop("instrunet.thresholds") == [0.25, 0.5, 0.75]
-        assert facts.pop("instrunet.decisions") == {"isotonic": [], "abstain_below": 0.3}
+        assert facts.pop("instrunet.abstain_below") == 0.3
     assert facts == {
         "instrunet.labels": list(LABELS),
         "instrunet.fingerprint": bundle.fingerprint,
         "instrunet.kind": bundle.spec.kind,
         "instrunet.sample_rate": RATE,
         "instrunet.window": RATE // 2,
+        "instrunet.hop": 2400,
     }
 
 
@@ -93,16 +133,47 @@ def test_the_model_is_whole_and_alone_in_its_folder(exported: tuple[Bundle, Path
 
 
 def test_names_and_shapes_of_what_goes_in_and_out(exported: tuple[Bundle, Path, float]) -> None:
-    bundle, path, _ = exported
+    _, path, _ = exported
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (given,), (got,) = session.get_inputs(), session.get_outputs()
-    assert (given.name, given.type, given.shape[1]) == ("windows", "tensor(float)", bundle.spec.front.window)
-    assert (got.name, got.shape[1]) == ("scores", len(LABELS))
-    assert isinstance(given.shape[0], str)  # dynamic
+    (given,), (got, windows) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.type, given.shape) == ("waveform", "tensor(float)", ["sounds", "samples"])
+    assert (got.name, got.shape) == ("scores", ["sounds", len(LABELS)])
+    assert (windows.name, windows.shape[2]) == ("window_scores", len(LABELS))
 
 
-def test_a_model_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("front", "said"), [({"length": "adaptive"}, "front.length=adaptive"), ({"trim_db": 35.0}, "front.trim_db=35")]
+)
+def test_what_the_graph_cannot_do_is_refused_by_name(front: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        export.to_onnx(made("iteration11", **front), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_differs_is_not_kept(
+    exported: tuple[Bundle, Path, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, path, _ = exported
+    monkeypatch.setattr(export, "_export", lambda _, aside: shutil.copy(path, aside))
     monkeypatch.setattr(export, "TOLERANCE", 0.0)
     with pytest.raises(JobError, match="the exported model differs from the bundle by .*, at most 0 is allowed"):
-        export.to_onnx(made("iteration11"), tmp_path)
+        export.to_onnx(bundle, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_example_of_the_docs_runs_without_code_of_ours(
+    exported: tuple[Bundle, Path, float], tmp_path: Path
+) -> None:
+    bundle, path, _ = exported
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/onnx.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 40
+    (tmp_path / "example.py").write_text(code)
+    sf.write(tmp_path / "a.wav", np.stack([tone(900, 1.3), tone(300, 1.3)], axis=1), RATE, subtype="PCM_16")
+    spy = "import runpy, sys; sys.argv[:] = sys.argv[1:]; runpy.run_path(sys.argv[0]);"
+    spy += "assert not {'instrunet', 'torch', 'soundfile'} & {*sys.modules}"
+    command = [sys.executable, "-c", spy, "example.py", str(path), "a.wav"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told, said = json.loads(done.stdout), bundle(tmp_path / "a.wav")
+    assert (told["labels"], told["windows"]) == (said.labels, len(said.window_start_s))
+    assert told["scores"] == pytest.approx(said.scores, abs=1e-4)

@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from instrunet.archive.names import as_text, check_name, in_order
+from instrunet.archive.names import in_order
 from instrunet.archive.sources import Archive, File
 from instrunet.audio.io import EXTENSIONS, DecodeError
 from instrunet.data import places
 from instrunet.data.manifest import sha256_of
+from instrunet.data.places import as_text, check_name
 from instrunet.errors import DataError
 
 FILES = "files.parquet"

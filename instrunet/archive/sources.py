@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from instrunet.archive.names import as_text, in_order, is_sound
+from instrunet.archive.names import in_order, is_sound
 from instrunet.data import places
+from instrunet.data.places import as_text
 from instrunet.errors import ConfigError, DataError
 
 LISTS = (".txt", ".csv", ".parquet")

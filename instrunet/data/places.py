@@ -100,6 +100,19 @@ def is_as_named(path: Path) -> bool:
     return listed is None or str(path).partition("://")[2] == listed["key"]
 
 
+def as_text(path: Path | str) -> str:
+    """A path as valid Unicode, which Parquet and terminals insist on."""
+    return str(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def check_name(path: Path | str) -> None:
+    """soundfile opens no other names, and what stands in a row could not be turned back into them."""
+    if as_text(path) != str(path):
+        raise DecodeError("unreadable", f"expected a name in UTF-8, got {as_text(path)}; rename it")
+    if not isinstance(path, str) and not is_as_named(path):
+        raise DecodeError("unreadable", f"{path} is not how its store spells it (// or /./ in its name); rename it")
+
+
 def checksum(path: Path) -> str:
     """The same for the same bytes, and known without reading them: a store's entity tag, a pack's own hash."""
     try:

@@ -3,7 +3,7 @@
 Shapes: T samples, W windows, N samples of a window, F bands, L frames.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
@@ -168,3 +168,11 @@ def sums_of(name: str, values: NDArray[np.float16]) -> NDArray[np.float64]:
     wide = values.astype(np.float64)
     rows = wide.reshape(1, -1) if name in FRAME_FEATURES else wide.swapaxes(0, 1).reshape(wide.shape[1], -1)
     return np.stack([rows.sum(1), (rows**2).sum(1), np.full(len(rows), rows.shape[1], np.float64)])
+
+
+def alike(n: int, frames: NDArray[np.int64] | None, batch_size: int) -> Iterator[NDArray[np.int64]]:
+    """Row numbers in batches whose windows have one length: no score then depends on what else is in its batch."""
+    lengths = np.zeros(n, np.int64) if frames is None else frames
+    for length in np.unique(lengths):
+        rows = np.flatnonzero(lengths == length)
+        yield from (rows[at : at + batch_size] for at in range(0, len(rows), batch_size))

@@ -4,7 +4,7 @@ Shapes: N windows, F bands, L frames.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -157,14 +157,6 @@ def load(folder: Path, front: FrontEnd, split: str) -> Features:
     frames = of_frames[0] if front.length == "adaptive" and of_frames else None
     clips = table.select([*COPIED, "start_s", "measures"]).take(order)
     return Features(values, {name: clips[name].to_pylist() for name in clips.column_names}, frames)
-
-
-def alike(n: int, frames: NDArray[np.int64] | None, batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """Row numbers in batches whose windows have one length: no score then depends on what else is in its batch."""
-    lengths = np.zeros(n, np.int64) if frames is None else frames
-    for length in np.unique(lengths):
-        rows = np.flatnonzero(lengths == length)
-        yield from (rows[at : at + batch_size] for at in range(0, len(rows), batch_size))
 
 
 def in_order(clip_ids: list[str]) -> NDArray[np.int64]:

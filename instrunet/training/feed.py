@@ -14,8 +14,8 @@ from torch import Tensor
 
 from instrunet.errors import DataError
 from instrunet.features import SHARE, mapped
-from instrunet.features.featurizer import FrontEnd
-from instrunet.features.shards import Features, alike
+from instrunet.features.featurizer import FrontEnd, alike
+from instrunet.features.shards import Features
 from instrunet.training import augment
 from instrunet.training.optim import TrainSpec
 

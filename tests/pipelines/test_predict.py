@@ -1,19 +1,25 @@
 """Prediction: a table to read, lines to parse, and an exit code that says whether every file gave sound."""
 
 import argparse
+import io
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from archives import LABELS, sound, tiny_bundle, write, write_cut_mp3
+from archives import LABELS, RATE, sound, tiny_bundle, write, write_cut_mp3
+from conftest import ROOT, run
+from matplotlib.image import imread
 
 import instrunet
+from instrunet.audio.io import Sound
 from instrunet.bundle import Bundle
 from instrunet.decisions import Decisions
 from instrunet.errors import BundleError, JobError
+from instrunet.report import heard
 from pipelines import predict
 
 
@@ -22,8 +28,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bundle().save(tmp_path_factory.mktemp("predict") / "bundle")
 
 
-def ask(bundle: Path, *files: Path, as_json: bool = False) -> None:
-    predict.run(argparse.Namespace(bundle=bundle, files=list(files), json=as_json, match=None, verbose=False))
+def ask(bundle: Path, *files: Path | str, as_json: bool = False, picture: Path | None = None) -> Path | None:
+    rest = {"json": as_json, "match": None, "verbose": False, "picture": picture, "runtime": "torch"}
+    return predict.run(argparse.Namespace(bundle=bundle, files=list(files), **rest))
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -128,3 +135,55 @@ def test_a_name_that_is_not_utf8_is_told(saved: Path, tmp_path: Path, capsys: py
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="expected a bundle"):
         ask(tmp_path, write(tmp_path / "a.wav", sound(1.0)))
+
+
+def test_a_list_on_stdin(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [str(write(tmp_path / name, sound(1.0))) for name in ("a b.wav", "räksmörgås.wav")]
+    listed = "\n".join([names[0], "", names[1]]).encode() + b"\r\n" + str(tmp_path / "gone.wav").encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(listed)))
+    with pytest.raises(JobError, match=r"^1 of 4 files could not be decoded, the first is .*gone\.wav$"):
+        ask(saved, names[1], "-", as_json=True)
+    found = [(line["file"], line["status"]) for line in lines(capsys)]
+    assert found == [(name, "tagged") for name in (names[1], *names)] + [(str(tmp_path / "gone.wav"), "unreadable")]
+
+
+def test_pictures_of_what_was_heard(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slide = sound(3.0)
+    files = [write(tmp_path / name / "a.wav", slide) for name in ("one", "two")]
+    quiet = write(tmp_path / "quiet $x$ [箏].wav", np.zeros(RATE, np.float32))
+    assert ask(saved, *files, quiet, picture=tmp_path / "pictures") == tmp_path / "pictures"
+    drawn = {path.name: imread(path) for path in (tmp_path / "pictures").iterdir()}
+    assert set(drawn) == {"a.png", "a-2.png", "quiet $x$ [箏].png"}
+    np.testing.assert_array_equal(drawn["a.png"], drawn["a-2.png"])
+    # A panel of what was heard, one of what of it counted, one of scores; a silent sound has no answer to rest on
+    assert drawn["a.png"].shape[0] > drawn["quiet $x$ [箏].png"].shape[0] + 150
+    capsys.readouterr()
+    ask(saved, files[0], as_json=True, picture=tmp_path / "more")
+    assert lines(capsys)[0]["picture"] == str(tmp_path / "more" / "a.png")
+
+
+def test_what_an_answer_rests_on_is_where_the_network_looked() -> None:
+    bundle = tiny_bundle()
+    heard_of = Sound(sound(2.5))
+    said = bundle.decided(heard_of)
+    (_, ((begin, end, whole),)), (title, images) = heard._panels(bundle, heard_of, said)
+    assert (begin, end, title) == (0.0, 2.5, f"what {said.labels[0]} rests on")
+    assert [(a, b) for a, b, _ in images] == [(0.0, 1.0), (1.0, 2.0), (1.5, 2.5)]
+    windows = bundle.featurizer.fast(heard_of.wave).features["logmel"]
+    low = np.percentile(windows, 0.5)
+    loud = windows > low + 1
+    share = (np.stack([image for _, _, image in images]) - low)[loud] / (windows - low)[loud]
+    assert share.min() == pytest.approx(heard.DARK, abs=1e-3) and share.max() > 0.5  # dark, and bright
+    assert len(whole) == windows.shape[1]
+
+
+def test_cold_start(saved: Path, tmp_path: Path) -> None:
+    """Four seconds are promised on a quiet machine, which the processor's own time says on any."""
+    path = write(tmp_path / "a.wav", sound(1.5))
+    before = os.times()
+    done = run(f"python {ROOT}/jobs/predict.py {saved} {path} --json", tmp_path, OMP_NUM_THREADS="1")
+    after = os.times()
+    assert done.returncode == 0 and json.loads(done.stdout)["status"] == "tagged"
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 6

@@ -1,0 +1,228 @@
+"""Where a network runs: PyTorch, ONNX Runtime or OpenVINO behind one call, and the fastest of them that decides alike.
+
+Conventions: in fp32 all of them give the same scores to 1e-4, which is looked at whenever one is taken. Another
+precision may change decisions: `auto` takes it only where the bundle knows that on real clips it changed none
+(`Parity`, which jobs/export.py --clips measures).
+Shapes: B windows, F bands, L frames, K labels.
+"""
+
+import copy
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instrunet.bundle_spec import Precision
+from instrunet.config import canonical_json
+from instrunet.data.parts import read_json, write_aside, write_json
+from instrunet.errors import ConfigError, DataError, JobError
+from instrunet.features import SHARE
+
+if TYPE_CHECKING:
+    from instrunet.bundle import Bundle
+
+Run = Callable[[dict[str, Tensor]], NDArray[np.float32]]  # {name: [B, F, L]} to logits [B, K]
+PRECISIONS: dict[str, tuple[Precision, ...]] = {
+    "torch": ("fp32", "bf16"),
+    "onnxruntime": ("fp32",),
+    "openvino": ("fp32", "bf16"),
+}
+EXTRA = {"onnxruntime": "onnx", "openvino": "openvino,onnx"}
+ONNX = ("onnx", "onnxscript")  # the exporter's
+NEEDS = {"torch": (), "onnxruntime": ("onnxruntime", *ONNX), "openvino": ("openvino", *ONNX)}
+TOLERANCE = 1e-4  # of a score, in fp32
+PROBE_S = 1.0  # all candidates together
+
+
+def run_on(bundle: "Bundle", runtime: str, precision: Precision = "fp32") -> Run:
+    """The network of a bundle on a runtime; windows shorter than a whole one (`adaptive`) stay with torch."""
+    if runtime not in PRECISIONS:
+        raise ConfigError(f"expected a runtime of {', '.join(PRECISIONS)} or auto, got {runtime!r}")
+    if precision not in PRECISIONS[runtime]:
+        others = [name for name, has in PRECISIONS.items() if precision in has]
+        raise ConfigError(
+            f"{runtime} runs {' and '.join(PRECISIONS[runtime])}, got {precision!r}"
+            + (f"; {' and '.join(others)} run it" if others else "")
+        )
+    if not installed(runtime):
+        raise ConfigError(f"{runtime} is not installed; run: pip install 'instrunet[{EXTRA[runtime]}]'")
+    if runtime == "torch":
+        return by_torch(bundle) if precision == "fp32" else _half(bundle)
+    run = {"onnxruntime": _onnxruntime, "openvino": _openvino}[runtime](bundle, precision)
+    whole, torch_run = {name: shape[1] for name, shape in bundle.spec.front.shapes().items()}, by_torch(bundle)
+
+    def either(batch: dict[str, Tensor]) -> NDArray[np.float32]:
+        short = SHARE in batch or any(batch[name].shape[2] != whole[name] for name in bundle.network.names)
+        return torch_run(batch) if short else run(batch)
+
+    _agree(bundle, either, runtime, precision)
+    return either
+
+
+def installed(runtime: str) -> bool:
+    return all(importlib.util.find_spec(name) for name in NEEDS[runtime])
+
+
+def by_torch(bundle: "Bundle") -> Run:
+    def run(batch: dict[str, Tensor]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = bundle.network(batch).float().numpy()
+        return logits
+
+    return run
+
+
+def fastest(bundle: "Bundle") -> tuple[str, Precision]:
+    """By a second of trying what is installed, the first time on this machine; what was found is kept."""
+    candidates = [*trusted(bundle)]
+    if len(candidates) == 1:
+        return candidates[0]
+    key = {"bundle": _key(bundle), "machine": _machine(), "candidates": candidates}
+    path = cache() / f"fastest-{hashlib.sha256(canonical_json(key).encode()).hexdigest()[:16]}.json"
+    try:
+        kept = read_json(path)
+        return next(one for one in candidates if one == (kept["runtime"], kept["precision"]))
+    except (DataError, KeyError, StopIteration):  # never looked, or what was found cannot be taken now
+        pass
+    took = {one: _seconds(bundle, run_on(bundle, *one), PROBE_S / len(candidates)) for one in candidates}
+    runtime, precision = best = min(took, key=lambda one: took[one])
+    told = {"/".join(one): round(1e3 * seconds, 3) for one, seconds in took.items()}
+    write_json(path, {"runtime": runtime, "precision": precision, "ms": told})
+    return best
+
+
+def trusted(bundle: "Bundle") -> Iterator[tuple[str, Precision]]:
+    """What may be taken without being asked for by name."""
+    unchanged = {(p.runtime, p.precision) for p in bundle.spec.runtimes if p.n_clips and not p.changed}
+    for runtime in filter(installed, PRECISIONS):
+        for precision in PRECISIONS[runtime]:
+            if precision == "fp32" or (runtime, precision) in unchanged:
+                yield runtime, precision
+
+
+def everywhere() -> Iterator[tuple[str, Precision]]:
+    return ((runtime, precision) for runtime in filter(installed, PRECISIONS) for precision in PRECISIONS[runtime])
+
+
+def cache() -> Path:
+    """Where exported networks and what was found fastest are kept; it may be deleted at any time."""
+    home = os.environ.get("INSTRUNET_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "instrunet"
+    return Path(home).expanduser()
+
+
+def probe_batch(bundle: "Bundle", n_windows: int = 1) -> dict[str, Tensor]:
+    """Noise like the training data: [B, F, L] of each feature."""
+    generator = torch.Generator().manual_seed(0)
+    found = {}
+    for name in bundle.network.names:
+        noise = torch.randn(n_windows, *bundle.spec.front.shapes()[name], generator=generator)
+        mean, std = (getattr(bundle.network, f"{kind}_{name}") for kind in ("mean", "std"))
+        found[name] = noise * std + mean
+    return found
+
+
+def _agree(bundle: "Bundle", run: Run, runtime: str, precision: Precision) -> None:
+    batch = probe_batch(bundle, 2)
+    with torch.inference_mode():
+        apart = np.abs(bundle.activated(run(batch)) - bundle.activated(by_torch(bundle)(batch))).max()
+    if precision == "fp32" and not apart <= TOLERANCE:
+        raise JobError(
+            f"{runtime} differs from the bundle by {apart:.2g}, at most {TOLERANCE:g} is allowed; take torch, or "
+            f"delete {cache()} if it was copied from another machine"
+        )
+
+
+@torch.inference_mode()
+def _seconds(bundle: "Bundle", run: Run, budget_s: float) -> float:
+    """Median of one window's time."""
+    batch = probe_batch(bundle)
+    took: list[float] = []
+    run(batch)
+    end = time.perf_counter() + budget_s
+    while time.perf_counter() < end or len(took) < 3:
+        start = time.perf_counter()
+        run(batch)
+        took.append(time.perf_counter() - start)
+    return float(np.median(took))
+
+
+def _half(bundle: "Bundle") -> Run:
+    """bfloat16 where it is safe (autocast), channels last: 5 times as fast as fp32 where the processor has AMX."""
+    network = copy.deepcopy(bundle.network)
+    for weights in network.parameters():
+        if weights.ndim == 4:
+            weights.data = weights.data.contiguous(memory_format=torch.channels_last)
+
+    def run(batch: dict[str, Tensor]) -> NDArray[np.float32]:
+        with torch.autocast("cpu", torch.bfloat16):
+            logits: NDArray[np.float32] = network(batch).float().numpy()
+        return logits
+
+    return run
+
+
+def _onnxruntime(bundle: "Bundle", precision: Precision) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(_graph(bundle), options, providers=["CPUExecutionProvider"])
+
+    def run(batch: dict[str, Tensor]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = session.run(None, {n: batch[n].numpy() for n in bundle.network.names})[0]
+        return logits
+
+    return run
+
+
+def _openvino(bundle: "Bundle", precision: Precision) -> Run:
+    import openvino
+
+    hints = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision], "PERFORMANCE_HINT": "LATENCY"}
+    core = openvino.Core()
+    request = core.compile_model(core.read_model(_graph(bundle)), "CPU", hints).create_infer_request()
+
+    def run(batch: dict[str, Tensor]) -> NDArray[np.float32]:
+        found = request.infer({n: batch[n].numpy() for n in bundle.network.names})
+        logits: NDArray[np.float32] = found[0].copy()  # the request's own memory, which the next call fills anew
+        return logits
+
+    return run
+
+
+def _graph(bundle: "Bundle") -> bytes:
+    """The network as ONNX; exporting takes 5 s, so it is kept."""
+    from instrunet import export
+
+    version = importlib.metadata.version("onnxscript")
+    path = cache() / f"{_key(bundle)}-{torch.__version__.split('+')[0]}-{version}.onnx"
+    if not path.is_file():
+        graph = export.network(bundle)
+        write_aside(path, lambda aside: aside.write_bytes(graph))
+    return path.read_bytes()
+
+
+def _key(bundle: "Bundle") -> str:
+    """What a network's graph is a function of; bundles that differ in their thresholds alone share one."""
+    spec = bundle.spec
+    said = spec.model_dump(mode="json", include={"model", "statistics", "labels"})
+    # A bundle that was never saved does not know what its weights are
+    weights = spec.weights_sha256 or hashlib.sha256(safetensors.torch.save(bundle.network.state_dict())).hexdigest()
+    key = canonical_json({**said, "shapes": spec.front.shapes(), "weights": weights})
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def _machine() -> dict[str, Any]:
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions = {name: importlib.metadata.version(name) for name in filter(installed, PRECISIONS)}
+    return {"node": platform.node(), "cpus": cpus, "threads": torch.get_num_threads(), **versions}

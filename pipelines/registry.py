@@ -1,0 +1,52 @@
+"""Bundles by the names that MLflow gives them: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/ID/bundle`."""
+
+import os
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import instrunet
+from instrunet.bundle import Bundle
+from instrunet.errors import BundleError, ConfigError
+from pipelines.outbox import calm
+
+REGISTERED = re.compile(r"(models|runs):/")
+EMBEDDED = Path("runs/mlflow.db")  # where jobs keep their record if nothing else is said
+
+
+def load(name: Path | str, runtime: str = "torch") -> Bundle:
+    """A bundle by its folder, its URL or its name in the registry."""
+    if not REGISTERED.match(str(name)):
+        bundle = instrunet.load(name)
+    else:
+        with TemporaryDirectory(prefix="instrunet-") as folder:
+            bundle = instrunet.load(fetched(str(name), Path(folder)))
+    return bundle if runtime == "torch" else bundle.on(runtime)
+
+
+def fetched(name: str, folder: Path) -> Path:
+    """Download a registered bundle into `folder`."""
+    from pipelines.tracking import CALM, NOISY  # with all that an experiment is: 0.5 s
+
+    uri = store()
+    with calm(CALM, NOISY):
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return Path(download_artifacts(name, dst_path=str(folder), tracking_uri=uri, registry_uri=uri))
+        except (MlflowException, OSError) as error:
+            told = " ".join(str(error).split())[:200]
+            raise BundleError(f"{name} cannot be had from MLflow at {shown(uri)}: {told}") from None
+
+
+def store() -> str:
+    """Where MLflow keeps the models: what the environment says, or the embedded store of `runs`."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or (f"sqlite:///{EMBEDDED.resolve()}" if EMBEDDED.is_file() else "")
+    if not uri:
+        raise ConfigError(f"expected MLFLOW_TRACKING_URI or {EMBEDDED} for a name of the registry, found neither")
+    return uri
+
+
+def shown(uri: str) -> str:
+    return re.sub(r"(?<=://)[^/]*@", "", uri)

@@ -1,0 +1,182 @@
+"""Runtimes: one answer from each, the fastest of those that decide alike, and a bundle that knows which those are."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from archives import RATE, sound, tiny_bundle, write
+
+from instrunet import export, parity, runtime
+from instrunet.audio.io import Sound
+from instrunet.bundle import SPEC_FILE, Bundle
+from instrunet.bundle_spec import BundleSpec, Parity
+from instrunet.errors import ConfigError, DataError, JobError
+from pipelines import export as export_job
+
+EVERYWHERE = [("torch", "fp32"), ("torch", "bf16"), ("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One export of the tiny network for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INSTRUNET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield runtime.cache()
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return tiny_bundle()
+
+
+def knowing(bundle: Bundle, *alike: tuple[str, str], changed: int = 0) -> Bundle:
+    found = tuple(Parity(runtime=r, precision=p, n_clips=9, changed=changed, largest=0.01) for r, p in alike)
+    return Bundle(bundle.spec.model_copy(update={"runtimes": found}), bundle.network)
+
+
+def test_all_that_is_installed_is_found() -> None:
+    assert list(runtime.everywhere()) == EVERYWHERE
+
+
+@pytest.mark.parametrize(("where", "precision"), EVERYWHERE)
+def test_each_gives_the_same_answer(where: str, precision: str, bundle: Bundle) -> None:
+    moved = bundle.on(where, precision)
+    assert moved.runs_on == f"{where} {precision}" and moved.fingerprint == bundle.fingerprint
+    for seconds in (0.4, 1.0, 4.5):
+        ours, theirs = bundle(sound(seconds), RATE), moved(sound(seconds), RATE)
+        atol = 1e-4 if precision == "fp32" else 0.05
+        np.testing.assert_allclose(theirs.window_scores, ours.window_scores, atol=atol)
+        assert list(theirs.scores) == list(ours.scores) and theirs.window_start_s == ours.window_start_s
+    assert moved(np.zeros(RATE, np.float32), RATE).status == "silent"
+    batches = torch.from_numpy(bundle.featurizer.fast(sound(40.0)).features["logmel"])  # more than one batch of 32
+    np.testing.assert_allclose(moved.predict({"logmel": batches}), bundle.predict({"logmel": batches}), atol=atol)
+
+
+def test_a_window_shorter_than_the_graph_is_run_by_torch(bundle: Bundle) -> None:
+    front = bundle.spec.front.model_copy(update={"length": "adaptive", "min_s": 0.2})
+    adaptive = Bundle(bundle.spec.model_copy(update={"front": front}), bundle.network)
+    moved = adaptive.on("onnxruntime")
+    for seconds in (0.3, 0.7, 2.5):
+        ours, theirs = adaptive(sound(seconds), RATE), moved(sound(seconds), RATE)
+        np.testing.assert_allclose(theirs.window_scores, ours.window_scores, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("where", "precision", "said"),
+    [
+        ("tensorrt", "fp32", "expected a runtime of torch, onnxruntime, openvino or auto, got 'tensorrt'"),
+        ("onnxruntime", "bf16", "onnxruntime runs fp32, got 'bf16'; torch and openvino run it"),
+    ],
+)
+def test_what_there_is_not_is_refused(where: str, precision: str, said: str, bundle: Bundle) -> None:
+    with pytest.raises(ConfigError) as error:
+        bundle.on(where, precision)
+    assert str(error.value) == said
+
+
+def test_what_is_not_installed_names_its_extra(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(runtime.NEEDS, "openvino", ("openvino_that_is_not_there",))
+    with pytest.raises(ConfigError) as error:
+        bundle.on("openvino")
+    assert str(error.value) == "openvino is not installed; run: pip install 'instrunet[openvino,onnx]'"
+    assert ("openvino", "fp32") not in runtime.trusted(bundle)
+
+
+def test_a_graph_that_answers_otherwise_is_refused(cached: Path, bundle: Bundle) -> None:
+    """As when the cache holds the network of another bundle."""
+    other = tiny_bundle("multi")
+    with torch.no_grad():
+        other.network.body.head[-1].weight.neg_()
+    for one in (bundle, other):
+        one.on("onnxruntime")
+    (mine,), (theirs,) = (list(cached.glob(f"{runtime._key(b)}*.onnx")) for b in (bundle, other))
+    kept = mine.read_bytes()
+    mine.write_bytes(theirs.read_bytes())
+    with pytest.raises(JobError, match=r"onnxruntime differs from the bundle by .*, at most 0.0001 is allowed"):
+        bundle.on("onnxruntime")
+    mine.write_bytes(kept)
+
+
+def test_another_precision_is_not_taken_unless_it_is_known_to_decide_alike(bundle: Bundle) -> None:
+    plain = [("torch", "fp32"), ("onnxruntime", "fp32"), ("openvino", "fp32")]
+    assert list(runtime.trusted(bundle)) == plain
+    assert list(runtime.trusted(knowing(bundle, ("openvino", "bf16"), changed=1))) == plain
+    assert list(runtime.trusted(knowing(bundle, ("openvino", "bf16")))) == [*plain, ("openvino", "bf16")]
+
+
+def test_auto_takes_the_fastest_and_remembers(cached: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = knowing(bundle, ("openvino", "bf16"))
+    took = {("torch", "fp32"): 3.0, ("onnxruntime", "fp32"): 2.0, ("openvino", "fp32"): 2.5, ("openvino", "bf16"): 1.0}
+    tried: list[tuple[str, str]] = []
+
+    def seconds(bundle: Bundle, run: object, budget_s: float) -> float:
+        assert budget_s == runtime.PROBE_S / 4
+        return took[tried[-1]]
+
+    run_on = runtime.run_on
+    monkeypatch.setattr(runtime, "run_on", lambda b, *one: tried.append(one) or run_on(b, *one))
+    monkeypatch.setattr(runtime, "_seconds", seconds)
+    assert known.on().runs_on == "openvino bf16" and len(tried) == 4 + 1
+    assert known.on().runs_on == "openvino bf16" and len(tried) == 4 + 2  # what was found is kept
+    (kept,) = cached.glob("fastest-*.json")
+    assert json.loads(kept.read_text())["ms"]["openvino/bf16"] == 1000
+    kept.write_text("{")
+    assert known.on().runs_on == "openvino bf16" and len(tried) == 4 + 2 + 4 + 1
+
+
+def test_the_probe_takes_a_second(bundle: Bundle) -> None:
+    assert runtime._seconds(bundle, runtime.by_torch(bundle), 0.1) < 0.1
+
+
+def test_parity_is_measured_on_clips(bundle: Bundle) -> None:
+    clips = [Sound(sound(1.5, hz)) for hz in (200, 300, 450)] + [Sound(np.zeros(0, np.float32))]
+    found = {(p.runtime, p.precision): p for p in parity.measured(bundle, clips)}
+    assert list(found) == EVERYWHERE and {p.n_clips for p in found.values()} == {3}
+    assert found["torch", "fp32"].largest == 0 == found["torch", "fp32"].changed
+    assert 0 < found["openvino", "bf16"].largest < 0.05
+    assert found["onnxruntime", "fp32"].largest < 1e-4
+    with pytest.raises(DataError, match="no clip gave any sound"):
+        parity.measured(bundle, clips[3:])
+
+
+def test_a_changed_decision_is_counted(bundle: Bundle) -> None:
+    """A clip that is answered by a hair, which any other number would undo."""
+    clip = Sound(sound(1.5))
+    best = max(bundle.decided(clip).scores.values())
+    from instrunet.decisions import Decisions
+
+    spec = bundle.spec.model_copy(update={"decisions": Decisions(abstain_below=best)})
+    found = {(p.runtime, p.precision): p for p in parity.measured(Bundle(spec, bundle.network), [clip])}
+    assert found["torch", "fp32"].changed == 0
+    bf16 = Bundle(spec, bundle.network).on("openvino", "bf16").decided(clip)
+    assert found["openvino", "bf16"].changed == ("no_answer" in bf16.flags)
+
+
+def test_the_job_leaves_a_bundle_that_knows(bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved, clips = bundle.save(tmp_path / "bundle"), tmp_path / "clips"
+    for k in range(3):
+        write(clips / f"{k}.wav", sound(1.5, 200 + 90 * k))
+    (clips / "letter.wav").write_text("dear reader")
+    args = argparse.Namespace(bundle=saved, out=tmp_path / "out", clips=str(clips), verbose=False)
+    assert export_job.run(args) == tmp_path / "out" / export.FILE
+    noted = Bundle.load(tmp_path / "out/bundle")
+    assert [(p.runtime, p.precision) for p in noted.spec.runtimes] == EVERYWHERE
+    assert noted.fingerprint == Bundle.load(saved).fingerprint
+    assert "and 3 clips" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="is there already"):
+        export_job.run(args)
+
+
+def test_a_bundle_that_knows_nothing_is_what_it_was(bundle: Bundle, tmp_path: Path) -> None:
+    text = (bundle.save(tmp_path / "b") / SPEC_FILE).read_text()
+    assert "runtimes" not in json.loads(text)
+    known = BundleSpec.parse(
+        json.loads(text)
+        | {"runtimes": [{"runtime": "torch", "precision": "bf16", "n_clips": 1, "changed": 0, "largest": 0.0}]},
+        "bundle.json",
+    )
+    assert known.fingerprint() == Bundle.load(tmp_path / "b").fingerprint
