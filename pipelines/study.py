@@ -16,10 +16,11 @@ from instrunet.report import study as page
 from instrunet.search.run import Run
 from instrunet.search.space import Drawn
 from instrunet.search.spec import SearchSpec
+from instrunet.training import checkpoints
 from instrunet.training.state import BUNDLE_FOLDER, STATE_FILE
 from pipelines import cluster
 from pipelines.console import Bar, note
-from pipelines.trials import FAILED, features_of, trial
+from pipelines.trials import CHECKPOINTS, FAILED, features_of, trial
 
 EVERY_S = 60.0  # a line on what was spent so far
 RAY, CONFIRM = "ray", "confirm"
@@ -129,7 +130,6 @@ def _tuner(study: Study, ones: Sequence[Drawn], name: str, trainable: Any) -> tu
             verbose=0,
             callbacks=[Watch()],
             failure_config=tune.FailureConfig(max_failures=study.cluster.max_failures),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=2),  # each holds the best epoch so far
         ),
     )
 
@@ -152,10 +152,11 @@ def _run(study: Study, outcome: Any) -> Run:
     metrics = outcome.metrics or {}
     fields, told = (outcome.config["one"][key] for key in ("fields", "told"))
     reason = metrics.get(FAILED) or (_cause(outcome.error) if outcome.error else "")
-    made = Path(outcome.checkpoint.path) if outcome.checkpoint else None
+    name = Path(outcome.path).name
+    made = checkpoints.newest(study.home / CHECKPOINTS / name)
     history = parts.read_json(made / STATE_FILE)["progress"]["history"] if made else []
     return Run(
-        trial=Path(outcome.path).name,
+        trial=name,
         fields=fields,
         told=told,
         features=features_of(study.home, fields),

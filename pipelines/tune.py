@@ -14,6 +14,7 @@ from instrunet.search.run import Run
 from instrunet.search.space import Drawn, changed, configurations, every_recipe, recipe_key
 from instrunet.search.summary import STUDY, TRIALS, bundle_of, choose, ranked, summary
 from instrunet.training.job import Job
+from instrunet.training.job import check as check_job
 from pipelines import cluster, lineage, study, trials
 from pipelines.console import bar, note, result
 from pipelines.study import Study
@@ -43,6 +44,8 @@ def run(experiment: Experiment, verbose: bool = False, resume: bool = False) -> 
         note(f"{home} is searched already; remove it to search again")
         return home
     trials.write_inputs(home, experiment, jobs)
+    for one in ones:
+        check_job(trials.job_of_trial(home, one.fields), experiment.cluster.workers)
     cluster.connect(experiment.cluster, verbose=verbose)
     with Tracker(experiment.tracking, home, experiment.out, experiment.name) as tracker:
         tracker.params(experiment.model_dump(mode="json"))
