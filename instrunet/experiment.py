@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -17,8 +17,9 @@ from instrunet.models import ModelSpec, without_weights
 from instrunet.models.adversarial import DomainSpec
 from instrunet.models.distill import DistillSpec
 from instrunet.models.seed_cnn import Task8Spec
+from instrunet.search.spec import SearchSpec
 from instrunet.tasks import TASKS, Task
-from instrunet.training.optim import Monitor, TrainSpec
+from instrunet.training.optim import TrainSpec
 
 
 class ClusterSpec(Spec):
@@ -40,18 +41,6 @@ class TrackingSpec(Spec):
     experiment: str = "instrunet"
     model: str | None = None  # the registered model's name; None: the run's name
     alias: str = "challenger"
-
-
-class SearchSpec(Spec):
-    """A study: which fields are searched, and how."""
-
-    samples: int = Field(4, ge=1)
-    space: dict[str, dict[str, Any]] = {}
-    metric: Monitor = "val_balanced_accuracy"
-    scheduler: Literal["asha", "random"] = "asha"  # random: every trial runs all its epochs
-    grace_epochs: int = Field(1, ge=1)
-    reduction: int = Field(2, ge=2)
-    concurrent: int = Field(2, ge=1)
 
 
 class Experiment(Spec):

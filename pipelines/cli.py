@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -106,7 +107,7 @@ def _check_bundle(args: argparse.Namespace) -> None:
     args.target = places.asked(args.target)
 
 
-def run_experiment(args: argparse.Namespace, pipeline: str) -> int:
+def run_experiment(args: argparse.Namespace, pipeline: str, **more: Any) -> int:
     """Run `pipelines/<pipeline>.py:run` on CONFIG; imported after CONFIG is read, so that a typo waits for nothing."""
 
     def whole() -> Path | None:
@@ -114,7 +115,7 @@ def run_experiment(args: argparse.Namespace, pipeline: str) -> int:
         if args.print_config:
             sys.stdout.write(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
             return None
-        made: Path = importlib.import_module(f"pipelines.{pipeline}").run(loaded, args.verbose)
+        made: Path = importlib.import_module(f"pipelines.{pipeline}").run(loaded, args.verbose, **more)
         return made
 
     return run(whole, args.verbose)

@@ -1,231 +1,172 @@
-"""A search on Ray Tune: trials are the same `fit` as training, on the same features; the best bundle is kept."""
+"""A search on Ray Tune: trials are the same `fit` as training; the best by validation is kept and tested once."""
 
-import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
-
-from instrunet import experiment as experiments
-from instrunet.config import set_path
 from instrunet.data import parts, places
-from instrunet.errors import ConfigError, JobError
-from instrunet.experiment import Experiment, SearchSpec
-from instrunet.training.fit import Metrics, fit
+from instrunet.errors import ConfigError
+from instrunet.experiment import Experiment
+from instrunet.report import study as page
+from instrunet.search.check import check
+from instrunet.search.run import Run
+from instrunet.search.space import Drawn, changed, configurations, every_recipe, recipe_key
+from instrunet.search.summary import STUDY, TRIALS, bundle_of, choose, ranked, summary
 from instrunet.training.job import Job
-from instrunet.training.state import BUNDLE_FOLDER, Save
-from pipelines import cluster, lineage
+from instrunet.training.job import check as check_job
+from pipelines import cluster, lineage, study, trials
 from pipelines.console import bar, note, result
+from pipelines.study import Study
 from pipelines.tracking import Tracker
-from pipelines.train import BUNDLE, config_of, job_for, job_of, run_folder
-
-# What a field of `tune.space` may say, and how many values it takes (None: any number).
-DRAWS: dict[str, tuple[Callable[..., Any], int | None]] = {
-    "choice": (lambda *values: tune.choice(list(values)), None),
-    "grid": (lambda *values: tune.grid_search(list(values)), None),
-    "uniform": (tune.uniform, 2),
-    "loguniform": (tune.loguniform, 2),
-    "integers": (lambda low, high: tune.randint(low, high + 1), 2),
-}
-FIXED = ("front", "data", "split", "copies", "task")  # these would need other features for every trial
-TRIALS = "trials.json"
+from pipelines.train import BUNDLE, job_for, run_folder
 
 
-def run(experiment: Experiment, verbose: bool = False) -> Path:
-    """Run the study an experiment describes; the folder holds trials.json and the best bundle."""
+def run(experiment: Experiment, verbose: bool = False, resume: bool = False) -> Path:
+    """Run the study an experiment describes: a page, study.json, trials.json and the best bundle.
+
+    The same call goes on with a study that was killed; with `resume` it is a mistake if there is none.
+    """
+    check(experiment)
     search = experiment.tune
-    if search is None or not search.space:
-        raise ConfigError("a search needs tune.space: {FIELD: {choice|uniform|loguniform|integers|grid: [...]}}")
-    check_space(experiment, search)
+    assert search, "that was checked"
+    page.require()
     places.need_disk(experiment.out, "a search")
     experiment = lineage.located(experiment)
-    job = job_for(experiment, verbose)
-    draft = job.draft
-    home = run_folder(experiment, draft, "tune")
+    ones = configurations(search.space, search.samples, experiment.train.seed)
+    most = _most(experiment, ones)
+    note(f"at most {most} epochs in {_trials_told(experiment, ones)}")
+    jobs = _jobs(experiment, ones, verbose)
+    home = run_folder(experiment, next(iter(jobs.values())).draft, "tune")
+    if resume and not (home / study.RAY).is_dir():
+        raise ConfigError(f"expected a study to go on with at {home}, found none; leave --resume out to begin it")
     if parts.is_done(home):
         note(f"{home} is searched already; remove it to search again")
         return home
+    trials.write_inputs(home, experiment, jobs)
+    for one in ones:
+        check_job(trials.job_of_trial(home, one.fields), experiment.cluster.workers)
     cluster.connect(experiment.cluster, verbose=verbose)
     with Tracker(experiment.tracking, home, experiment.out, experiment.name) as tracker:
         tracker.params(experiment.model_dump(mode="json"))
-        tracker.tags(lineage.tags(draft.trained))
-        trials = _search(experiment, search, home, job)
-        best = _keep(trials, search, experiment.train.keep, home)
-        tracker.metrics(0, {f"best_{search.metric}": best["score"], "n_trials": len(trials)})
-        tracker.artifacts(home / TRIALS, "study")
+        tracker.tags(lineage.tags(next(iter(jobs.values())).draft.trained))
+        found = _conclude(experiment, _search(experiment, ones, home, most), home, most)
+        tracker.metrics(0, _figures(found))
+        for name in (STUDY, TRIALS, page.PAGE):
+            tracker.artifacts(home / name, "study")
         tracker.model(home / BUNDLE)
     parts.finish(home)
-    leaky = "LEAKY: " if draft.trained.leaky else ""
-    result(f"{leaky}{len(trials)} trials, best {search.metric} {best['score']:.3f} with {best['changed']}")
+    _say(found)
     return home
 
 
-def check_space(experiment: Experiment, search: SearchSpec) -> None:
-    """Every field of the space exists and takes the values it may be given, before any trial is started."""
-    for field, draw in search.space.items():
-        if field.split(".")[0] in FIXED:
-            raise ConfigError(f"tune.space.{field}: {', '.join(FIXED)} cannot be searched yet; run one study for each")
-        (name, values), *more = draw.items()
-        if more or name not in DRAWS or not isinstance(values, list) or not values:
-            raise ConfigError(f"tune.space.{field}: expected one of {', '.join(DRAWS)} with a list, got {draw}")
-        n_values = DRAWS[name][1]
-        if n_values is not None and len(values) != n_values:
-            raise ConfigError(f"tune.space.{field}: {name} takes {n_values} values (low, high), got {values}")
-        for value in values:
-            if _heard(changed(experiment, {field: value})) != _heard(experiment):
-                raise ConfigError(
-                    f"tune.space.{field}: what trials begin with cannot be searched, as the bundle says what it has "
-                    "heard; run one study for each"
-                )
+def _most(experiment: Experiment, ones: Sequence[Drawn]) -> int:
+    """Epochs of all trials together, if none is stopped."""
+    search = experiment.tune
+    assert search
+    each = [changed(experiment, one.fields).train.epochs for one in ones]  # and each of them is an experiment
+    confirm = search.confirm
+    again = sum(sorted(each)[-confirm.top :]) * confirm.seeds if confirm else 0
+    return sum(each) + again
 
 
-def _heard(experiment: Experiment) -> tuple[Any, ...]:
-    return experiment.begins_with(), experiment.domain and experiment.domain.target
+def _trials_told(experiment: Experiment, ones: Sequence[Drawn]) -> str:
+    search = experiment.tune
+    assert search
+    again = f" and {search.confirm.top} x {search.confirm.seeds} to confirm" if search.confirm else ""
+    how = "" if search.scheduler == "random" else f"; {search.scheduler} stops most of them early"
+    return f"{len(ones)} trials{again}, {search.concurrent} at a time{how}"
 
 
-def changed(experiment: Experiment, fields: dict[str, Any]) -> Experiment:
-    """The experiment with some dotted fields set."""
-    tree = experiment.model_dump(mode="json")
-    for field, value in sorted(fields.items(), key=lambda pair: (not pair[0].endswith(".name"), pair[0])):
-        set_path(tree, field, value)
-    return Experiment.parse(tree, "tune.space")
+def _jobs(experiment: Experiment, ones: Sequence[Drawn], verbose: bool) -> dict[str, Job]:
+    """Features are made once for each front end, and shared by the trials that have it."""
+    search = experiment.tune
+    assert search
+    specs = [
+        changed(experiment, one.fields) for one in (every_recipe(search.space) if search.sampler == "tpe" else ones)
+    ]
+    distinct = {recipe_key(spec): spec for spec in reversed(specs)}
+    if len(distinct) > 1:
+        note(f"{len(distinct)} front ends; features of each are made before the first trial")
+    return {key: job_for(spec, verbose) for key, spec in reversed(distinct.items())}
 
 
-def trial(config: dict[str, Any]) -> None:
-    """One trial, in a process of its own: the worker of training with Tune's way of reporting."""
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // config["concurrent"]))
-    one = changed(experiments.Experiment.model_validate(config["experiment"]), config["fields"])
-    job = job_of(config["job"])
-    draft = job.draft.model_copy(update={"model": one.model})
-    job = Job(draft, one.train, job.features, one.distill, one.domain, job.target)
-    checkpoint = tune.get_checkpoint()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if checkpoint is None:
-        fit(job, report, device)
-        return
-    with checkpoint.as_directory() as folder:
-        fit(job, report, device, Path(folder))
-
-
-def report(metrics: Metrics, save: Save) -> None:
-    with TemporaryDirectory() as folder:
-        save(Path(folder))
-        done = {"epochs_done": metrics["epoch"] + 1}  # what ASHA compares by: a trial may validate inside epochs
-        tune.report(metrics | done, checkpoint=tune.Checkpoint.from_directory(folder))
-
-
-class _Shown(tune.Callback):
-    """Advances the bar when a trial ends. Tune pickles its callbacks with the study; a bar has no place in there."""
-
-    def __init__(self, advance: Callable[[], None]) -> None:
-        self.advance = advance
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"advance": _nothing}
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        del iteration, trials, trial, info
-        self.advance()
-
-
-def _nothing() -> None:
-    """What a restored study advances."""
-
-
-def _search(experiment: Experiment, search: SearchSpec, home: Path, job: Job) -> list[Any]:
-    space = {field: _draw(draw) for field, draw in search.space.items()}
-    config = {
-        "fields": space,
-        "experiment": experiment.model_dump(mode="json"),
-        "job": config_of(job),
-        "concurrent": search.concurrent,
-    }
-    cluster.check_fits(experiment.cluster, 1)
-    trainable = tune.with_resources(trial, cluster.of_a_worker(experiment.cluster))
-    with bar("trials", search.samples) as progress:
-        tuner = _tuner(trainable, config, experiment, search, home, _Shown(progress.advance))
-        grid = tuner.fit()
-    if grid.num_errors == len(grid):
-        raise JobError(f"all {len(grid)} trials failed; the first: {str(grid.errors[0]).strip().splitlines()[-1]}")
-    return [grid[k] for k in range(len(grid)) if not grid[k].error]
-
-
-def _tuner(
-    trainable: Any, config: dict[str, Any], experiment: Experiment, search: SearchSpec, home: Path, shown: _Shown
-) -> tune.Tuner:
-    if tune.Tuner.can_restore(str(home / "ray")):
-        try:
-            tuner = tune.Tuner.restore(str(home / "ray"), trainable=trainable, resume_errored=True)
-            note("going on with the study that was begun here")
-            return tuner
-        except (EOFError, ValueError, RuntimeError) as error:  # killed before its first record was whole
-            note(f"the study begun here left no record to go on from ({type(error).__name__}); it starts again")
-            shutil.rmtree(home / "ray")
-    return tune.Tuner(
-        trainable,
-        param_space=config,
-        tune_config=tune.TuneConfig(
-            metric=search.metric,
-            mode="min" if search.metric.endswith("loss") else "max",
-            num_samples=search.samples,
-            max_concurrent_trials=search.concurrent,
-            scheduler=_scheduler(search, experiment.train.epochs),
-            search_alg=tune.search.BasicVariantGenerator(
-                random_state=experiment.train.seed, max_concurrent=search.concurrent
-            ),
-            trial_dirname_creator=lambda one: one.trial_id,
-        ),
-        run_config=tune.RunConfig(
-            name="ray",
-            storage_path=str(home),
-            verbose=0,
-            callbacks=[shown],
-            failure_config=tune.FailureConfig(max_failures=experiment.cluster.max_failures),
-        ),
+def _search(experiment: Experiment, ones: Sequence[Drawn], home: Path, most: int) -> tuple[list[Run], dict[str, Any]]:
+    """The trials, and the best of them again with other seeds."""
+    search, seed = experiment.tune, experiment.train.seed
+    assert search
+    asked = Study(home, search, experiment.cluster, experiment.train.epochs, seed, most)
+    with bar("trials", len(ones)) as progress:
+        runs = study.run(asked, ones, study.RAY, progress)
+    best = ranked(runs, search.metric, search.sign)
+    if not search.confirm:
+        return runs, {}
+    top = best[: search.confirm.top]
+    again = [
+        Drawn({**one.fields, "train.seed": seed + 1 + k}, {**one.told, "seed": seed + 1 + k, "of": one.trial})
+        for one in top
+        for k in range(search.confirm.seeds)
+    ]
+    asked = Study(
+        home,
+        search.model_copy(update={"scheduler": "random", "sampler": "random"}),
+        experiment.cluster,
+        experiment.train.epochs,
+        seed,
+        most,
     )
+    with bar("other seeds", len(again)) as progress:
+        confirmed = study.run(asked, again, study.CONFIRM, progress)
+    return runs, {one.trial: [run for run in confirmed if run.told["of"] == one.trial] for one in top}
 
 
-def _scheduler(search: SearchSpec, epochs: int) -> TrialScheduler:
-    if search.scheduler == "random":
-        return FIFOScheduler()
-    return ASHAScheduler(
-        time_attr="epochs_done",
-        max_t=epochs,
-        grace_period=min(search.grace_epochs, epochs),
-        reduction_factor=search.reduction,
-    )
-
-
-def _draw(draw: dict[str, Any]) -> Any:
-    ((name, values),) = draw.items()
-    return DRAWS[name][0](*values)
-
-
-def _keep(trials: list[Any], search: SearchSpec, keep: str, home: Path) -> dict[str, Any]:
-    sign = -1 if search.metric.endswith("loss") else 1
-    rows = [_row(outcome, search.metric, sign, keep) for outcome in trials]
-    best = max(range(len(rows)), key=lambda k: rows[k]["score"] * sign)
-    with trials[best].checkpoint.as_directory() as folder:
-        aside = home / f".{BUNDLE}.tmp"
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(Path(folder) / BUNDLE_FOLDER, aside)
+def _conclude(experiment: Experiment, found: tuple[list[Run], dict[str, Any]], home: Path, most: int) -> dict[str, Any]:
+    search = experiment.tune
+    assert search
+    choice = choose(*found, search.metric, search.sign)
+    aside = home / f".{BUNDLE}.tmp"
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(bundle_of(choice), aside)
     shutil.rmtree(home / BUNDLE, ignore_errors=True)
     aside.rename(home / BUNDLE)
-    parts.write_json(home / TRIALS, rows)
-    return rows[best]
+    made, table = summary(choice, experiment, most)
+    parts.write_json(home / TRIALS, table)
+    parts.write_json(home / STUDY, made)
+    page.write(made, table, home)
+    return made
 
 
-def _row(outcome: Any, metric: str, sign: int, keep: str) -> dict[str, Any]:
-    """The score is that of the epoch whose bundle the trial's checkpoint holds."""
-    scores = outcome.metrics_dataframe[metric]
-    kept = scores.iloc[-1] if keep == "last" else scores.max() if sign > 0 else scores.min()
-    return {
-        "score": float(kept),
-        "epochs": round(float(outcome.metrics_dataframe["epochs_done"].max()), 4),
-        "changed": outcome.config["fields"],
-    }
+def _figures(made: dict[str, Any]) -> dict[str, float]:
+    best = made["best"]
+    known = {f"best_{made['metric']}": best["score"], "n_trials": made["n_trials"], "n_failed": made["n_failed"]}
+    known |= {"epochs_spent": made["epochs_spent"]}
+    return known | ({f"test_{made['figure']}": best["test"]["value"]} if best["test"] else {})
+
+
+def _say(made: dict[str, Any]) -> None:
+    best, leaky = made["best"], "LEAKY: " if made["audit"].startswith("leaky") else ""
+    if made["n_failed"]:
+        note(f"note: {made['n_failed']} trials failed; {TRIALS} says why")
+    said = f"{made['n_trials']} trials, best {made['metric']} {best['score']:.3f} with {page.told(best['told'])}"
+    result(f"{leaky}{said}; {made['n_within_noise']} others are within noise of it")
+    for one in made["confirmed"]:
+        if one["scores"]:
+            spread = f" ± {one['deviation']:.3f}" if one["deviation"] is not None else ""
+            said = f"{len(one['scores'])} other seeds: {one['mean']:.3f}{spread} (first {one['first']:.3f})"
+            result(f"{leaky}{said} with {page.told(one['told'])}")
+    if not best["test"]:
+        note("note: the data has no test split: how far the best is flattered by having been chosen is not known")
+        return
+    name, gap = made["figure"].replace("_", " "), best["optimism"]
+    result(
+        f"{leaky}test, looked at once: {name} {_with(best['test'])}; validation {_with(best['validation'])}; "
+        f"optimism {gap['value']:+.3f}{_span(gap['interval'])}"
+    )
+
+
+def _with(figure: dict[str, Any]) -> str:
+    return f"{figure['value']:.3f}{_span(figure['interval'])}"
+
+
+def _span(interval: list[float] | None) -> str:
+    return f" ({interval[0]:.2f} to {interval[1]:.2f})" if interval else ""

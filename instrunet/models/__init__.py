@@ -18,6 +18,7 @@ from instrunet.models.attentive import Attentive, AttentiveSpec
 from instrunet.models.backbone import Backbone, BackboneSpec
 from instrunet.models.blocks import silenced
 from instrunet.models.body import Body
+from instrunet.models.combined import Combined, CombinedSpec
 from instrunet.models.ensemble import Ensemble, EnsembleSpec
 from instrunet.models.picture import Picture
 from instrunet.models.resnet import HarmonicsResnet, HarmonicsResnetSpec
@@ -45,6 +46,7 @@ MODELS: dict[str, Callable[[Any, tuple[int, int], int], Body]] = {
     "attentive": Attentive,
     "backbone": Backbone,
     "ensemble": lambda spec, grid, n: Ensemble(spec, lambda member, *of: MODELS[member.name](member, *of), grid, n),
+    "combined": lambda spec, grid, n: Combined(spec, lambda member, *of: MODELS[member.name](member, *of), grid, n),
 }
 ModelSpec = Annotated[
     Task8Spec
@@ -56,7 +58,8 @@ ModelSpec = Annotated[
     | Dense40Spec
     | AttentiveSpec
     | BackboneSpec
-    | EnsembleSpec,
+    | EnsembleSpec
+    | CombinedSpec,
     Field(discriminator="name"),
 ]
 NumberSpec = SoundMindSpec | Dense40Spec
@@ -143,6 +146,8 @@ def inputs_of(spec: ModelSpec, front: FrontEnd) -> tuple[str, ...]:
 
 def any_length(spec: ModelSpec) -> bool:
     """Whether a short window need not be filled up."""
+    if isinstance(spec, CombinedSpec):  # each with its own picture
+        return all(any_length(member) and member.picture.size is None for member in spec.members)
     members = spec.members if isinstance(spec, EnsembleSpec) else (spec,)
     return all(member.name in ANY_LENGTH for member in members)
 

@@ -19,8 +19,9 @@ from instrunet.data import corpora, manifest, parts
 from instrunet.errors import ConfigError, DataError
 from instrunet.experiment import Experiment
 from instrunet.features.featurizer import FrontEnd
+from instrunet.search.check import check
 from instrunet.training.start import network_of
-from pipelines import audit, features, lineage, train, tune
+from pipelines import audit, features, lineage, train
 
 TINY = {"front": FRONT.model_dump(), "model": SMALL.model_dump()}
 
@@ -252,9 +253,7 @@ def test_what_trials_begin_with_is_not_searched(home: Path, parent: Path) -> Non
     begun = begins("distill.teacher", parent)
     for field, values in (("train.init_from", ["a", "b"]), ("distill.teacher", ["a"]), ("domain.target", ["a"])):
         spec = experiment(home / "in", home / "runs", tune={"space": {field: {"choice": values}}}, **begun)
-        assert spec.tune
         with pytest.raises(ConfigError, match=rf"tune\.space\.{field}: what trials begin with cannot be searched"):
-            tune.check_space(spec, spec.tune)
+            check(spec)
     spec = experiment(home / "in", home / "runs", tune={"space": {"distill.weight": {"uniform": [0.1, 0.9]}}}, **begun)
-    assert spec.tune
-    tune.check_space(spec, spec.tune)
+    check(spec)

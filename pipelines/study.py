@@ -1,0 +1,170 @@
+"""A study on Ray Tune: its trials side by side, stopped early or not; killed, the same call goes on."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, HyperBandScheduler, TrialScheduler
+
+from instrunet.data import parts
+from instrunet.experiment import ClusterSpec
+from instrunet.report import study as page
+from instrunet.search.run import Run
+from instrunet.search.space import Drawn
+from instrunet.search.spec import SearchSpec
+from instrunet.training import checkpoints
+from instrunet.training.state import BUNDLE_FOLDER, STATE_FILE
+from pipelines import cluster
+from pipelines.console import Bar, note
+from pipelines.trials import CHECKPOINTS, FAILED, features_of, trial
+
+EVERY_S = 60.0  # a line on what was spent so far
+RAY, CONFIRM = "ray", "confirm"
+
+
+@dataclass(frozen=True)
+class Study:
+    """`most` is the number of epochs that all of its trials have together."""
+
+    home: Path
+    search: SearchSpec
+    cluster: ClusterSpec
+    epochs: int
+    seed: int
+    most: int
+
+    @property
+    def mode(self) -> str:
+        return "max" if self.search.sign > 0 else "min"
+
+
+def run(study: Study, ones: Sequence[Drawn], name: str, bar: Bar) -> list[Run]:
+    """Try all of `ones`, or as many draws of a sampler that looks at what came before."""
+    cluster.check_fits(study.cluster, 1)
+    Watch.now = _Now(study, bar, len(ones))
+    tuner = _tuner(study, ones, name, tune.with_resources(trial, cluster.of_a_worker(study.cluster)))
+    grid = tuner.fit()
+    return [_run(study, grid[k]) for k in range(len(grid))]
+
+
+class _Now:
+    """What is told while trials run."""
+
+    def __init__(self, study: Study, bar: Bar, n_trials: int) -> None:
+        self.study, self.bar, self.n_trials, self.last = study, bar, n_trials, time.monotonic()
+
+    def tell(self, trials: list[Any]) -> None:
+        ended = sum(one.is_finished() for one in trials)
+        self.bar.set(ended, self.n_trials)
+        if time.monotonic() - self.last < EVERY_S:
+            return
+        self.last = time.monotonic()
+        spent = sum(float(one.last_result.get("epochs_done", 0)) for one in trials if one.last_result)
+        self.bar.line(f"{ended} of {self.n_trials} trials, {spent:.0f} of {self.study.most} epochs{self._best(trials)}")
+
+    def _best(self, trials: list[Any]) -> str:
+        search = self.study.search
+        known = [one for one in trials if one.last_result and FAILED not in one.last_result]
+        scores = {one: one.metric_analysis.get(search.metric, {}).get(self.study.mode) for one in known}
+        scored = {one: value for one, value in scores.items() if value is not None}
+        if not scored:
+            return ""
+        best = max(scored, key=lambda one: scored[one] * search.sign)
+        return f", best {search.metric} {scored[best]:.3f} with {page.told(best.config['one']['told'])}"
+
+
+class Watch(tune.Callback):
+    """Tune pickles its callbacks with the study and restores them: what is told is this process's."""
+
+    now: _Now | None = None
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+        del iteration, trial, result, info
+        if Watch.now:
+            Watch.now.tell(trials)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        del iteration, trial, info
+        if Watch.now:
+            Watch.now.tell(trials)
+
+
+def _tuner(study: Study, ones: Sequence[Drawn], name: str, trainable: Any) -> tune.Tuner:
+    folder = study.home / name
+    if tune.Tuner.can_restore(str(folder)):
+        try:
+            tuner = tune.Tuner.restore(str(folder), trainable=trainable, resume_errored=True)
+            note("going on with the study that was begun here")
+            return tuner
+        except (EOFError, ValueError, RuntimeError) as error:  # killed before its first record was whole
+            note(f"the study begun here left no record to go on from ({type(error).__name__}); it starts again")
+            shutil.rmtree(folder)
+    search = study.search
+    return tune.Tuner(
+        trainable,
+        param_space={
+            "home": str(study.home),
+            "metric": search.metric,
+            "sign": search.sign,
+            "concurrent": search.concurrent,
+            "one": tune.grid_search([{"fields": one.fields, "told": one.told} for one in ones]),
+        },
+        tune_config=tune.TuneConfig(
+            metric=search.metric,
+            mode=study.mode,
+            max_concurrent_trials=search.concurrent,
+            scheduler=_scheduler(search, study.epochs),
+            search_alg=tune.search.BasicVariantGenerator(max_concurrent=search.concurrent),
+            trial_dirname_creator=lambda one: one.trial_id,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=str(study.home),
+            verbose=0,
+            callbacks=[Watch()],
+            failure_config=tune.FailureConfig(max_failures=study.cluster.max_failures),
+        ),
+    )
+
+
+def _scheduler(search: SearchSpec, epochs: int) -> TrialScheduler:
+    match search.scheduler:
+        case "asha":
+            return ASHAScheduler(
+                time_attr="epochs_done",
+                max_t=epochs,
+                grace_period=min(search.grace_epochs, epochs),
+                reduction_factor=search.reduction,
+            )
+        case "hyperband":
+            return HyperBandScheduler(time_attr="epochs_done", max_t=epochs, reduction_factor=search.reduction)
+    return FIFOScheduler()
+
+
+def _run(study: Study, outcome: Any) -> Run:
+    metrics = outcome.metrics or {}
+    fields, told = (outcome.config["one"][key] for key in ("fields", "told"))
+    reason = metrics.get(FAILED) or (_cause(outcome.error) if outcome.error else "")
+    name = Path(outcome.path).name
+    made = checkpoints.newest(study.home / CHECKPOINTS / name)
+    history = parts.read_json(made / STATE_FILE)["progress"]["history"] if made else []
+    return Run(
+        trial=name,
+        fields=fields,
+        told=told,
+        features=features_of(study.home, fields),
+        bundle=made / BUNDLE_FOLDER if made else None,
+        history=history,
+        reason=str(reason),
+        stopped=bool(history) and not reason and history[-1]["epoch"] + 1 < study.epochs,
+    )
+
+
+def _cause(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

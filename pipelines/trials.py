@@ -1,0 +1,90 @@
+"""A trial: the worker of training in a process of Ray Tune's, which reports to Tune and goes on from its checkpoints.
+
+HOME/experiment.json, HOME/jobs/<recipe>.json   what all trials begin with: a trial itself is named by what it changes
+HOME/checkpoints/<trial>/                       the newest two of each
+"""
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from ray import tune
+
+from instrunet.data import parts
+from instrunet.errors import JobError
+from instrunet.experiment import Experiment
+from instrunet.search.space import changed, recipe_key
+from instrunet.training import checkpoints
+from instrunet.training.fit import Metrics, fit
+from instrunet.training.job import Job
+from instrunet.training.state import STATE_FILE, Save
+from pipelines.train import config_of, job_of
+
+EXPERIMENT, JOBS, CHECKPOINTS = "experiment.json", "jobs", "checkpoints"
+WHOSE = "whose.json"  # all that a checkpoint of Tune's holds
+FAILED = "failed"  # a trial's last report, where its configuration cannot be trained: why
+WORST = {1: 0.0, -1: 1e9}  # by the sign of the figure
+PASSING = (OSError, torch.OutOfMemoryError)  # a full disk, a GPU that others use too: worth another try
+
+
+def write_inputs(home: Path, experiment: Experiment, jobs: dict[str, Job]) -> None:
+    """What the trials of a study read; a study that goes on writes the same again."""
+    (home / JOBS).mkdir(exist_ok=True)
+    parts.write_json(home / EXPERIMENT, experiment.model_dump(mode="json"))
+    for key, job in jobs.items():
+        parts.write_json(home / JOBS / f"{key}.json", config_of(job))
+
+
+def features_of(home: Path, fields: Mapping[str, Any]) -> Path:
+    return job_of_trial(home, fields).features
+
+
+def job_of_trial(home: Path, fields: Mapping[str, Any]) -> Job:
+    spec = changed(Experiment.model_validate(parts.read_json(home / EXPERIMENT)), fields)
+    job = job_of(parts.read_json(home / JOBS / f"{recipe_key(spec)}.json"))
+    trained = job.draft.trained.model_copy(update={"experiment": spec.run_fingerprint(), "seed": spec.train.seed})
+    draft = job.draft.model_copy(update={"model": spec.model, "trained": trained})
+    return Job(draft, spec.train, job.features, spec.distill, spec.domain, job.target)
+
+
+def trial(config: dict[str, Any]) -> None:
+    """What is wrong with a configuration would be wrong again: it is reported, and the study goes on."""
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // config["concurrent"]))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    home, name = Path(config["home"]), tune.get_context().get_trial_id()
+    try:
+        job = job_of_trial(home, config["one"]["fields"])
+        begun = _begun(home, name)
+        if begun:  # Tune may not have heard of it
+            _tell(parts.read_json(begun / STATE_FILE)["progress"]["history"][-1], name)
+        fit(job, partial(report, home / CHECKPOINTS / name), device, begun)
+    except PASSING:
+        raise
+    except Exception as error:  # whatever it is, it has a name
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        tune.report({FAILED: reason, config["metric"]: WORST[config["sign"]], "epochs_done": 0})
+
+
+def report(folder: Path, metrics: Metrics, save: Save) -> None:
+    """Tune's record of checkpoints is as old as its last snapshot: it is given a name, and ours are beside it."""
+    try:
+        checkpoints.publish(folder, int(metrics["step"]), save, validated=True)
+    except JobError as error:
+        raise OSError(str(error)) from None
+    _tell(metrics, folder.name)
+
+
+def _tell(metrics: Metrics, name: str) -> None:
+    with TemporaryDirectory() as folder:
+        parts.write_json(Path(folder) / WHOSE, {"trial": name})
+        done = {"epochs_done": metrics["epoch"] + 1}  # what ASHA compares by: a trial may validate inside epochs
+        tune.report(metrics | done, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def _begun(home: Path, name: str) -> Path | None:
+    """The newest checkpoint of this trial."""
+    return checkpoints.newest(home / CHECKPOINTS / name)

@@ -1,0 +1,154 @@
+"""A study as one starts it: two front ends, a configuration that cannot be trained, and a driver that is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import environment, make_place, run
+from making import LABELS, RATE, chord
+
+from instrunet.bundle import Bundle
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+STUDY = """
+name: small
+out: runs
+task: any
+data: {name: csv, root: FOLDER}
+audit: {allow_leaks: true}
+front:
+  features: [{name: logmel, sample_rate: 8000, n_fft: 512, hop_length: 256, n_mels: 16, fmax_hz: 4000}]
+  window_s: 0.5
+  hop_s: 0.5
+model: {name: task8, picture: {size: null, colour: false}}
+train: {epochs: 4, batch_size: 4, learning_rate: 3.0e-3}
+cluster: {cpus_per_worker: 0.5}
+tune:
+  scheduler: random
+  confirm: {top: 1, seeds: 1}
+  space:
+    "*":
+      each:
+        plain: {}
+        broken: {train.learning_rate: 1.0e+12}
+        bands: {front.features.0.n_mels: 24}
+        longer: {train.epochs: 40, train.early_stop_patience: 40}
+"""
+COMMAND = "python jobs/tune.py study.yaml"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import soundfile as sf
+
+    place = make_place(tmp_path_factory.mktemp("tune") / "instrunet")
+    (place / "study.yaml").write_text(STUDY)
+    (place / "FOLDER").mkdir()
+    rows = ["path,label,group"]
+    for k in range(48):
+        label = LABELS[k % 3]
+        sf.write(place / "FOLDER" / f"{k}.wav", chord([label], 0.5, k), RATE, subtype="FLOAT")
+        rows.append(f"{k}.wav,{label},{label}{k // 6}")
+    (place / "FOLDER/metadata.csv").write_text("\n".join(rows) + "\n")
+    return place
+
+
+@pytest.fixture(scope="module")
+def killed(place: Path) -> dict[str, float]:
+    """The driver is killed when two trials have ended: the epochs that each had reported by then, by its folder."""
+    with (place / "log").open("w") as log:
+        job = subprocess.Popen(["bash", "-c", f"exec {COMMAND}"], cwd=place, env=environment(), stdout=log, stderr=log)
+    try:
+        for _ in range(2400):
+            rows = reported(place)
+            if sum(max(epochs)[0] >= 4 for epochs in rows.values() if epochs) >= 2:
+                break
+            assert job.poll() is None, (place / "log").read_text()
+            time.sleep(0.1)
+        time.sleep(1)
+    finally:
+        os.kill(job.pid, signal.SIGKILL)
+        job.wait()
+    assert not list(place.glob("runs/tune/*/_SUCCESS"))
+    return {name: max(epochs, default=(0, 0))[0] for name, epochs in reported(place).items()}
+
+
+@pytest.fixture(scope="module")
+def done(place: Path, killed: dict[str, float]) -> "subprocess.CompletedProcess[str]":
+    """The same command again."""
+    again = run(f"{COMMAND} --resume", place, timeout=500)
+    assert again.returncode == 0, (place / "log").read_text() + again.stdout + again.stderr
+    return again
+
+
+def reported(place: Path) -> dict[str, set[tuple[float, float]]]:
+    """Of each trial the epochs that were trained, and how long each took: once trained anew, it would take another."""
+    found = {}
+    for path in place.glob("runs/tune/small-*/ray/*/result.json"):
+        rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+        found[path.parent.name] = {(row["epochs_done"], row["epoch_s"]) for row in rows if "epoch_s" in row}
+    return found
+
+
+def made(place: Path, name: str) -> Any:
+    (path,) = place.glob(f"runs/tune/small-*/{name}")
+    return json.loads(path.read_text())
+
+
+def test_the_killed_study_went_on(place: Path, killed: dict[str, float], done: Any) -> None:
+    assert "going on with the study that was begun here" in done.stderr
+    rows = reported(place)
+    assert sum(epochs >= 4 for epochs in killed.values()) >= 2
+    # No epoch was trained again, in a finished trial or in one that went on
+    assert all(len(epochs) == len({number for number, _ in epochs}) for epochs in rows.values())
+    assert sorted(row["epochs"] for row in made(place, "trials.json")) == [0, 4, 4, 40]
+
+
+def test_a_configuration_that_cannot_be_trained_is_recorded(place: Path, done: Any) -> None:
+    rows = {row["changed"]["*"]: row for row in made(place, "trials.json")}
+    assert rows["broken"]["status"] == "failed" and "expected a finite number" in rows["broken"]["reason"]
+    assert {rows[name]["status"] for name in ("plain", "bands", "longer")} == {"done"}
+    assert "1 trials failed; trials.json says why" in done.stderr
+
+
+def test_features_were_made_once_for_each_front_end(place: Path, done: Any) -> None:
+    assert len(list((place / "runs/features").iterdir())) == 2
+    assert "2 front ends" in (place / "log").read_text()
+
+
+def test_it_says_beforehand_what_it_may_cost(place: Path, done: Any) -> None:
+    """3 x 4 + 40 epochs, and the longest once more."""
+    assert "at most 92 epochs in 4 trials and 1 x 1 to confirm, 2 at a time" in (place / "log").read_text()
+    study = made(place, "study.json")
+    assert study["epochs_most"] == 92 and study["epochs_spent"] <= 92
+
+
+def test_the_choice_is_tested_once_and_kept(place: Path, done: Any) -> None:
+    study = made(place, "study.json")
+    best, (seeds,) = study["best"], study["confirmed"]
+    assert len(seeds["scores"]) == 1 and seeds["trial"] == best["trial"]
+    assert best["optimism"]["value"] == pytest.approx(best["validation"]["value"] - best["test"]["value"])
+    (bundle,) = place.glob("runs/tune/small-*/bundle")
+    loaded = Bundle.load(bundle)
+    assert loaded.spec.trained.seed == 1 == best["fields"]["train.seed"]
+    assert loaded.spec.trained.metrics["val_balanced_accuracy"] == best["score"]
+    assert "LEAKY: test, looked at once" in done.stdout
+    assert "Chosen on validation, tested once" in (bundle.parent / "index.html").read_text()
+
+
+def test_a_third_run_has_nothing_to_do(place: Path, done: Any) -> None:
+    again = run(COMMAND, place)
+    assert again.returncode == 0 and "is searched already" in again.stderr
+
+
+def test_nothing_to_go_on_with(place: Path, done: Any) -> None:
+    other = run(f"{COMMAND} --resume train.seed=7", place)
+    assert other.returncode == 2
+    assert "found none; leave --resume out to begin it" in other.stderr
+    greedy = run(f"{COMMAND} train.seed=7 cluster.gpus_per_worker=1.5", place)
+    assert greedy.returncode == 2 and "are asked for, this machine's Ray has 0" in greedy.stderr
