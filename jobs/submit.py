@@ -13,7 +13,7 @@ from pipelines import cli
 
 def main() -> int:
     parser = cli.parser(__doc__)
-    parser.add_argument("job", metavar="JOB", help="train, tune, tag, evaluate, featurize or pack")
+    parser.add_argument("job", metavar="JOB", help="train, tune, tag, evaluate, calibrate, featurize or pack")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what that job takes; --dry-run may stand anywhere")
     parser.add_argument("--dry-run", action="store_true", help="print the manifest and create nothing")
     parser.add_argument("--cluster", type=Path, default=Path("configs/cluster/k8s.yaml"), help="where and how big")
