@@ -1,7 +1,6 @@
 """A bundle calibrated by the job and judged by the next: on clips that no weights and no thresholds were fitted on."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from archives import LABELS, sound, tiny_bundle, write
 from conftest import make_place, run
+from reports import metrics_of
 
 from instrunet.augment.copies import CopiesSpec
 from instrunet.bundle import Bundle
@@ -86,8 +86,7 @@ def judged(args: argparse.Namespace, bundle: Path, place: Path) -> dict[str, Any
     plain = {"overrides": [], "split": "test", "allow_leaks": False, "verbose": False}
     plain |= {"aggregate": "", "map": [], "ignore": [], "rivals": []}
     made = evaluate.run(argparse.Namespace(bundle=bundle, target=args.config, out=place / "report", **plain))
-    tree: dict[str, Any] = json.loads((made / "metrics.json").read_text(encoding="utf-8"))
-    return tree
+    return metrics_of(made)
 
 
 @pytest.mark.parametrize("method", ["temperature", "isotonic"])

@@ -1,7 +1,6 @@
 """Evaluation without Ray: which clips are scored, what is refused, and that the report says what numpy says."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from archives import LABELS, RATE, sound, tiny_bundle, write
+from reports import metrics_of
 
 from instrunet import scoring
 from instrunet.audio import io
@@ -82,8 +82,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     made = evaluate.run(args)
     assert list(folder.parent.iterdir()) == [folder]  # another one would have been made by Ray
     assert (made / "index.html").is_file()
-    tree: dict[str, Any] = json.loads((made / "metrics.json").read_text(encoding="utf-8"))
-    return tree
+    return metrics_of(made)
 
 
 def trained_on(frame: pd.DataFrame) -> Provenance:
