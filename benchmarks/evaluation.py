@@ -4,9 +4,10 @@ long the report of 5,000 clips takes.
 python benchmarks/evaluation.py [--windows 10000] [--kind single] [--clips 5000]
 
 Windows of the demo's grid (64 bands, 130 frames) and its network on one thread, 4 a clip, 5 clips a recording, with
-random numbers for sound: figures cost the same whatever they say. Seconds are of the processor, but
-`report_5000_s` is a clock's, on all cores, from scores to the finished folder, under all rules, with what is heard,
-looked at and played (`report_5000_cpu_s` for a machine that is shared). The last line is JSON: `ratio` is the evaluation, predictions included, over the predictions alone, and `ratio_rules` the same under all rules.
+random numbers for sound: figures cost the same whatever they say. Seconds are of the processor, but `report_5000_s` is
+a clock's, on all cores, from scores to the finished folder, under all rules, with what is heard, looked at and played
+(`report_5000_cpu_s` says more where cores are shared). The last line is JSON: `ratio` is the evaluation, predictions
+included, over the predictions alone, and `ratio_rules` the same under all rules.
 """
 
 import argparse
@@ -85,7 +86,7 @@ def seconds(work: object) -> float:
 
 
 def seconds_of_a_report(n_clips: int, kind: str) -> tuple[float, float]:
-    """By the clock and of the processors. A bundle that knows its drift; scores at random instead of predictions, which are no part of it."""
+    """By the clock and of the processors; scores are drawn at random, as predictions are no part of it."""
     bundle, held = bundle_of(kind), windows_of(n_clips * PER_CLIP, kind)
     with TemporaryDirectory() as home:
         sound = Path(home) / "noise.wav"

@@ -14,11 +14,16 @@ from instrunet.bundle_spec import BundleSpec, Provenance
 from instrunet.calibrate import Asked, Heard, decided
 from instrunet.data import manifest
 from instrunet.data.relabel import Relabel
+from instrunet.decisions import Fitted
 from instrunet.errors import ConfigError, DataError
+from instrunet.experiment import Experiment
 from instrunet.scoring import Scored, truth_of
 from instrunet.thresholds import ThresholdRule
-from pipelines import audit, features, validated
+from pipelines import audit, features, journal, validated
 from pipelines.console import note, result
+from pipelines.tracking import Tracker
+
+ASKED = {"parent", "corpus", "method", "thresholds", "max_risk", "n_clips", "n_groups"}
 
 
 def run(args: argparse.Namespace) -> Path:
@@ -41,6 +46,7 @@ def run(args: argparse.Namespace) -> Path:
     hashes = audit.hashes_of(audit.prints_of(folder))
     made = made.model_copy(update={"trained": _heard_too(bundle.spec.trained, rows, hashes), "runtimes": ()})
     publish(Bundle(made, bundle.network).save, args.out)
+    _record(args.bundle, made, spec)
     for text in notes:
         note(f"note: {text}")
     _summary(made)
@@ -105,10 +111,39 @@ def _heard_too(trained: Provenance, rows: pd.DataFrame, hashes: dict[str, str]) 
     return trained.model_copy(update=update)
 
 
+def _record(bundle: Path, made: BundleSpec, spec: Experiment) -> None:
+    """A run of its own below that of the bundle's training, where that is known: what was fitted, what it changed."""
+    home = bundle.absolute().parent
+    if not (home / journal.NAME).is_file():
+        return
+    name = made.fingerprint()
+    place, parent = home / "calibrated" / name[:8], journal.Journal(home).header.get("key")
+    with Tracker(spec.tracking, place, spec.out, f"{home.name}-calibrated", parent=parent) as tracker:
+        tracker.params({"calibration": _fitted(made).model_dump(mode="json", include=ASKED)})
+        tracker.metrics(0, _numbers(made))
+        tracker.tags({"instrunet.calibrated": name, "audit": made.trained.audit})
+    if tracker.pending:
+        note(f"{tracker.pending} tracked lines wait for MLflow; push them with jobs/sync.py {spec.out}")
+
+
+def _fitted(made: BundleSpec) -> Fitted:
+    assert made.decisions and made.decisions.fitted
+    return made.decisions.fitted
+
+
+def _numbers(made: BundleSpec) -> dict[str, float]:
+    said = _fitted(made)
+    found = {"temperature": made.temperature, "coverage": said.coverage, "risk": said.risk}
+    found |= {"abstain_below": made.decisions.abstain_below} if made.decisions else {}
+    found |= {"ece_before": said.before.ece, "brier_before": said.before.brier}
+    if said.after:
+        found |= {"ece_after": said.after.ece, "brier_after": said.after.brier}
+    thresholds = zip(made.labels, made.thresholds, strict=False)  # none where the best label decides
+    return found | {f"threshold_{label}": value for label, value in thresholds}
+
+
 def _summary(spec: BundleSpec) -> None:
-    decisions = spec.decisions
-    assert decisions and decisions.fitted
-    said = decisions.fitted
+    said = _fitted(spec)
     leaky = "LEAKY: " if spec.trained.leaky else ""
     how = f"temperature {spec.temperature:.3f}" if said.method == "temperature" else "a curve for each label"
     result(f"{leaky}calibrated on {said.n_clips} clips of {said.n_groups} groups ({said.corpus}): {how}")
@@ -123,4 +158,4 @@ def _summary(spec: BundleSpec) -> None:
         result(f"{leaky}thresholds by {said.thresholds}: {pairs_}")
     if said.max_risk is not None:
         share = f"{said.coverage:.1%} of these clips are answered, {said.risk:.3f} of the labels wrong"
-        result(f"{leaky}no answer below {decisions.abstain_below:.3f}: {share}")
+        result(f"{leaky}no answer below {_numbers(spec)['abstain_below']:.3f}: {share}")

@@ -164,7 +164,7 @@ def _record(bundle: Path, target: Target, evaluation: Evaluation, out: Path) -> 
     home = bundle.absolute().parent
     if not (home / "tracking.jsonl").is_file():
         return
-    numbers = {k: float(v) for k, v in evaluation.metrics.items() if isinstance(v, int | float)}
+    numbers = _numbers(evaluation)
     with Tracker(target.tracking, home, target.out, home.name) as tracker:
         tracker.metrics(0, {f"{evaluation.split}_{k}": v for k, v in numbers.items()})
         said = f"leaky: {'; '.join(evaluation.leak_reasons)}" if evaluation.leaky else "clean"
@@ -172,6 +172,19 @@ def _record(bundle: Path, target: Target, evaluation: Evaluation, out: Path) -> 
         tracker.artifacts(shutil.copytree(out, home / "reports" / evaluation.split, dirs_exist_ok=True), "report")
     if tracker.pending:
         note(f"{tracker.pending} tracked lines wait for MLflow; push them with jobs/sync.py {target.out}")
+
+
+def _numbers(evaluation: Evaluation) -> dict[str, float]:
+    """Figures, the ends of their intervals, and of each rival, named by its fingerprint, figures and gains."""
+    found = {k: float(v) for k, v in evaluation.metrics.items() if isinstance(v, int | float)}
+    rows = dict(evaluation.metrics["intervals"].items())
+    for one in evaluation.rivals:
+        rival = f"rival_{one['fingerprint'][:8]}"
+        found |= {f"{rival}_{name}": value for name, (value, *_) in one["figures"].items()}
+        found |= {f"{rival}_{name}_gain": gain for name, (gain, *_) in one["gain"].items()}
+        rows |= {f"{rival}_{name}_gain": limits for name, (_, *limits) in one["gain"].items()}
+    ends = {f"{k}_{end}": v for k, limits in rows.items() for end, v in zip(("low", "high"), limits, strict=True)}
+    return found | ends
 
 
 def _summary(evaluation: Evaluation) -> None:

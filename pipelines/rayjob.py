@@ -14,7 +14,7 @@ from instrunet.config import fingerprint, load_tree
 from instrunet.errors import ConfigError
 from pipelines.target import CREDENTIALS, DNS_LABEL, NAME_LIMIT, ClusterTarget, Pod
 
-JOBS = ("train", "tune", "tag", "evaluate", "featurize", "pack")
+JOBS = ("train", "tune", "tag", "evaluate", "calibrate", "featurize", "pack")
 
 
 def manifest(job: str, arguments: list[str], target: ClusterTarget) -> dict[str, Any]:

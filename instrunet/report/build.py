@@ -19,7 +19,7 @@ from instrunet.report import belief, explained, pictures
 from instrunet.report.evaluation import CLIPS, ClipResult, Evaluation
 from instrunet.report.words import clock, count, magnitude, percent
 
-SCHEMA = 1
+SCHEMA = 2  # of metrics.schema.json, which says what is in it
 MAX_MISTAKES, MAX_PAIRS = 25, 5
 OUR_FILES = {"index.html", "metrics.json", "clips.parquet"}
 NEEDED = {

@@ -1,7 +1,6 @@
 """A bundle calibrated by the job and judged by the next: on clips that no weights and no thresholds were fitted on."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from archives import LABELS, sound, tiny_bundle, write
 from conftest import make_place, run
+from reports import metrics_of
 
 from instrunet.augment.copies import CopiesSpec
 from instrunet.bundle import Bundle
@@ -17,6 +17,7 @@ from instrunet.config import fingerprint
 from instrunet.data import manifest, parts
 from instrunet.errors import ConfigError, DataError
 from pipelines import calibrate, cli, evaluate, features, sides
+from pipelines.journal import Journal
 
 HZ = dict(zip(LABELS, (220, 330, 495), strict=True))
 SPLIT = {"train": 1, "val": 8, "test": 8}  # groups
@@ -85,8 +86,7 @@ def judged(args: argparse.Namespace, bundle: Path, place: Path) -> dict[str, Any
     plain = {"overrides": [], "split": "test", "allow_leaks": False, "verbose": False}
     plain |= {"aggregate": "", "map": [], "ignore": [], "rivals": []}
     made = evaluate.run(argparse.Namespace(bundle=bundle, target=args.config, out=place / "report", **plain))
-    tree: dict[str, Any] = json.loads((made / "metrics.json").read_text(encoding="utf-8"))
-    return tree
+    return metrics_of(made)
 
 
 @pytest.mark.parametrize("method", ["temperature", "isotonic"])
@@ -109,6 +109,28 @@ def test_a_calibrated_bundle_has_a_lower_error_on_held_out_clips(
     assert new.fingerprint != old.fingerprint and new.spec.weights_sha256 == old.spec.weights_sha256
     fitted = new.decisions.fitted
     assert fitted and fitted.parent == old.fingerprint and fitted.n_groups == 8
+
+
+def test_what_it_changed_is_tracked_below_the_training(mixtures: Path, tmp_path: Path) -> None:
+    offline = ["tracking.enabled=true", "tracking.uri=http://127.0.0.1:9"]
+    args = asked(tmp_path, mixtures, "multi", thresholds="f1", max_risk=0.5, overrides=offline)
+    key = Journal(tmp_path).begin({"name": "tones-1"})
+    made = Bundle.load(calibrate.run(args))
+    (place,) = (tmp_path / "calibrated").glob("*/tracking.jsonl")
+    journal = Journal(place.parent)
+    assert place.parent.name == made.fingerprint[:8] and journal.header["parent"] == key
+    (line,) = (line for line in journal.lines if line["kind"] == "metrics")
+    fitted = made.decisions.fitted
+    assert fitted and fitted.after
+    assert line["values"] == pytest.approx(
+        {f"threshold_{label}": t for label, t in zip(LABELS, made.spec.thresholds, strict=True)}
+        | {"temperature": made.spec.temperature, "abstain_below": made.decisions.abstain_below}
+        | {"coverage": fitted.coverage, "risk": fitted.risk}
+        | {"ece_before": fitted.before.ece, "ece_after": fitted.after.ece}
+        | {"brier_before": fitted.before.brier, "brier_after": fitted.after.brier}
+    )
+    assert journal.params["calibration.method"] == "temperature" and journal.params["calibration.n_clips"] == "24"
+    assert journal.status == "FINISHED"
 
 
 def test_thresholds_and_the_limit_are_what_evaluation_decides_by(

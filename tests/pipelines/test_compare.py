@@ -16,6 +16,7 @@ from instrunet.errors import DataError
 from instrunet.metrics import intervals
 from instrunet.metrics.intervals import Judged
 from pipelines import cli, evaluate, sides
+from pipelines.journal import Journal
 
 __all__ = ["corpus", "place"]
 
@@ -29,7 +30,11 @@ def other(folder: Path, turned: int) -> Path:
     return Bundle(bundle.spec, bundle.network).save(folder)
 
 
-def test_a_rival_is_told_beside_the_first(corpus: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rival_is_told_beside_the_first(
+    corpus: Path, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    Journal(place).begin({"name": "tones-1"})
     rivals = [other(place / f"turned{k}", k) for k in (0, 1)]
     report = run(arguments(place, corpus, rivals=rivals))
     same, turned = report["rivals"]
@@ -47,6 +52,11 @@ def test_a_rival_is_told_beside_the_first(corpus: Path, place: Path, capsys: pyt
     assert f"{rivals[0]}: balanced accuracy {report['metrics']['balanced_accuracy']:.3f}, +0.000" in told
     page = (place / "report/index.html").read_text(encoding="utf-8")
     assert "Beside other models" in page and "within noise" in page and str(rivals[1]) in page
+    (line,) = (line for line in Journal(place).lines if line["kind"] == "metrics")
+    tracked, name = line["values"], f"test_rival_{turned['fingerprint'][:8]}_balanced_accuracy"
+    assert tracked[name] == pytest.approx(expected)
+    assert [tracked[f"{name}_gain{end}"] for end in ("", "_low", "_high")] == turned["gain"]["balanced_accuracy"]
+    assert [tracked[f"test_mcc_{end}"] for end in ("low", "high")] == report["metrics"]["intervals"]["mcc"]
 
 
 def test_bundles_of_other_tasks_are_refused(corpus: Path, place: Path) -> None:

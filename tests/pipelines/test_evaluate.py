@@ -1,7 +1,6 @@
 """Evaluation without Ray: which clips are scored, what is refused, and that the report says what numpy says."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from archives import LABELS, RATE, sound, tiny_bundle, write
+from reports import metrics_of
 
 from instrunet import scoring
 from instrunet.audio import io
@@ -22,7 +22,7 @@ from instrunet.drift import Profile
 from instrunet.errors import DataError
 from instrunet.experiment import Experiment
 from instrunet.features import shards
-from pipelines import audit, evaluate, features, known, sides
+from pipelines import audit, cli, evaluate, features, known, sides
 
 HZ = dict(zip(LABELS, (220, 330, 495), strict=True))
 GROUPS = ("north", "south", "west")
@@ -82,8 +82,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     made = evaluate.run(args)
     assert list(folder.parent.iterdir()) == [folder]  # another one would have been made by Ray
     assert (made / "index.html").is_file()
-    tree: dict[str, Any] = json.loads((made / "metrics.json").read_text(encoding="utf-8"))
-    return tree
+    return metrics_of(made)
 
 
 def trained_on(frame: pd.DataFrame) -> Provenance:
@@ -154,11 +153,20 @@ def test_a_missing_split_is_named(corpus: Path) -> None:
         sides.of_split(frame, "val")
 
 
-def test_unknown_labels_stop_a_run_before_any_work(place: Path) -> None:
+def refused(args: argparse.Namespace, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a user reads; a mistake of theirs exits with 2."""
+    capsys.readouterr()
+    assert cli.run(lambda: evaluate.run(args), verbose=False) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_unknown_labels_stop_a_run_before_any_work(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(place / "in/x.wav", sound(1.0, 700))
     write_corpus(place / "in", extra="x.wav,gong,east\n")
-    with pytest.raises(DataError, match=r"gong \(1 of 10 clips\)"):
-        evaluate.run(arguments(place, place / "in"))
+    line = refused(arguments(place, place / "in"), capsys)
+    assert line.startswith("error: the data has labels the bundle does not know: gong (1 of 10 clips); it knows bell, ")
+    assert line.endswith("say what they are with --map gong=KNOWN, or leave them out with --ignore gong")
     assert not (place / "runs").exists() and not (place / "report").exists()
 
 
@@ -181,22 +189,32 @@ def test_a_class_without_clips_is_told(place: Path, capsys: pytest.CaptureFixtur
     assert "There is no clip of horn here" in (place / "report/index.html").read_text(encoding="utf-8")
 
 
-def test_scores_that_are_no_numbers_are_refused(corpus: Path, place: Path) -> None:
+def test_a_clip_of_no_class_is_no_example(bundle: Bundle, corpus: Path, tmp_path: Path) -> None:
+    """Of several labels a clip may have none."""
+    folder = featurize(sides.resolve(corpus, []).frame, bundle, tmp_path)
+    held = shards.load(folder, bundle.spec.front, "test")
+    held.clips["labels"] = [[], ["drum"], *([[]] * (len(held) - 2))]
+    assert list(evaluate._examples(held, LABELS)) == ["drum"]
+
+
+def test_scores_that_are_no_numbers_are_refused(corpus: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = arguments(place, corpus)
     broken = tiny_bundle()
     with torch.no_grad():
         broken.network.body.head[-1].bias.fill_(float("nan"))
     broken.save(args.bundle)
-    with pytest.raises(DataError, match=r"^expected finite scores, got NaN or infinity for 18 of 18 windows, .*wav; "):
-        run(args)
+    featurize(sides.resolve(corpus, []).frame, broken, Path("runs").absolute())
+    line = refused(args, capsys)
+    assert line.startswith("error: expected finite scores, got NaN or infinity for 18 of 18 windows, the first of ")
+    assert line.endswith("wav; the training of this bundle diverged, or its statistics do not fit: train it again")
     assert not args.out.exists()
 
 
-def test_a_manifest_without_clips_is_refused(corpus: Path, place: Path) -> None:
+def test_a_manifest_without_clips_is_refused(corpus: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     frame = sides.resolve(corpus, []).frame
     empty = manifest.save(frame[:0], place / "empty.parquet")
-    with pytest.raises(DataError, match=r"^expected clips of the split 'test', the data has: none"):
-        evaluate.run(arguments(place, empty))
+    line = refused(arguments(place, empty), capsys)
+    assert line == "error: expected clips of the split 'test', the data has: none; choose one with --split"
 
 
 def test_several_rules_are_told_in_one_report(corpus: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -404,7 +422,8 @@ def test_a_multi_label_bundle_uses_its_own_thresholds() -> None:
 
 def test_figures_come_with_intervals_over_groups(corpus: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metrics = run(arguments(place, corpus))["metrics"]
-    assert set(metrics["intervals"]) == {"accuracy", "balanced_accuracy", "macro_f1"}
+    assert set(metrics["intervals"]) == {k for k, v in metrics.items() if isinstance(v, float)}
+    assert set(metrics["per_class"][LABELS[0]]["intervals"]) == {"precision", "recall", "f1"}
     low, high = metrics["intervals"]["accuracy"]
     assert low <= metrics["accuracy"] <= high
     assert f"accuracy {metrics['accuracy']:.3f} ({low:.2f} to {high:.2f}), balanced" in capsys.readouterr().out

@@ -169,7 +169,7 @@ def test_leaky_only_if_leaky(page: str, leaky: Evaluation, tmp_path: Path) -> No
 def test_metrics_json_round_trip(evaluation: Evaluation, tmp_path: Path) -> None:
     build(evaluation, tmp_path / "report")
     tree = json.loads((tmp_path / "report/metrics.json").read_text(encoding="utf-8"))
-    assert tree["schema"] == 1
+    assert tree["schema"] == 2
     assert tree["metrics"] == evaluation.metrics
     assert tree["labels"] == LABELS
     assert tree["history"][0]["val_loss"] is None
