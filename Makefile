@@ -44,9 +44,10 @@ demo: setup ## corpus, features, training, evaluation, tags: under 10 minutes on
 bench: setup ## run every script of benchmarks/ (not part of test)
 	@for script in $(filter-out benchmarks/results.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-soak: setup ## the long tests, then twelve kills of trainings at random moments (not part of test)
+soak: setup ## the long tests, then kills of trainings and taggings at random moments (not part of test)
 	@INSTRUNET_SOAK=1 $(BIN)/python -m pytest -m soak
 	@$(BIN)/python tests/soak/kills.py
+	@$(BIN)/python tests/soak/tag_kills.py
 
 lock: ## make constraints.txt anew from pyproject.toml, without the extra umap (needs the network)
 	@$(BIN)/python -m pip install --quiet uv

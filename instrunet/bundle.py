@@ -42,6 +42,7 @@ class Heard:
     window_start_s: list[float]
     scores: NDArray[np.float32]
     measures: list[float]
+    embeddings: NDArray[np.float16] | None = None  # [W, E], where they were asked for
 
 
 class Bundle:
@@ -126,7 +127,7 @@ class Bundle:
             self.drift(heard.measures),
         )
 
-    def hear(self, sound: io.Sound, start_s: float = 0.0) -> Heard:
+    def hear(self, sound: io.Sound, start_s: float = 0.0, embed: bool = False) -> Heard:
         """Score the windows of a sound that begins at `start_s` of its file; of a damaged one, what was kept."""
         rate = self.spec.front.sample_rate
         status, reason = io.verdict(sound, rate)
@@ -134,12 +135,13 @@ class Bundle:
         unheard = not kept or (self.spec.front.long == "first" and start_s > 0)
         seen = self.featurizer.fast(sound.wave[:0] if unheard else sound.wave)
         facts = (status, reason, sound.flags, len(sound.wave) / rate)
-        return Heard(*facts, seen.start_s, self.scores(seen), seen.measures)
+        kept_numbers = np.zeros((len(seen.start_s), self.network.body.width), np.float16) if embed else None
+        return Heard(*facts, seen.start_s, self.scores(seen, embeddings=kept_numbers), seen.measures, kept_numbers)
 
-    def scores(self, windows: Windows, batch_size: int = 32) -> NDArray[np.float32]:
+    def scores(self, windows: Windows, embeddings: NDArray[np.float16] | None = None) -> NDArray[np.float32]:
         """Probabilities [W, K]: softmax or sigmoid of the logits over the temperature."""
         features = {name: torch.from_numpy(values) for name, values in windows.features.items()}
-        return self.predict(features, batch_size)
+        return self.activated(self.logits(features, embeddings=embeddings))
 
     def predict(
         self, features: Mapping[str, Tensor], batch_size: int = 32, frames: NDArray[np.int64] | None = None
@@ -149,16 +151,25 @@ class Bundle:
 
     @torch.inference_mode()
     def logits(
-        self, features: Mapping[str, Tensor], batch_size: int = 32, frames: NDArray[np.int64] | None = None
+        self,
+        features: Mapping[str, Tensor],
+        batch_size: int = 32,
+        frames: NDArray[np.int64] | None = None,
+        embeddings: NDArray[np.float16] | None = None,
     ) -> NDArray[np.float32]:
-        """As the network gives them, before the temperature: what is calibrated."""
+        """As the network gives them, before the temperature: what is calibrated. `embeddings` [W, E] are filled in."""
         run = self._run or runtime.by_torch(self)
         n = len(next(iter(features.values())))
         out = np.zeros((n, len(self.spec.labels)), np.float32)
         for rows in alike(n, frames, batch_size):
             end = None if frames is None else int(frames[rows[0]])
             batch = {name: values[rows][..., :end].float() for name, values in features.items()}
-            out[rows] = run(batch)
+            if embeddings is None:
+                out[rows] = run(batch)
+                continue
+            embedded = self.network.embed(batch)  # other runtimes give logits alone
+            out[rows] = self.network.body.head(embedded).float().numpy()
+            embeddings[rows] = embedded.numpy()
         return out
 
     def activated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--max-bad-fraction", type=float, default=1.0, help="more bad files than this fail the job")
     parser.add_argument("--decode-wait-s", type=float, default=30.0, help="a decoder that takes longer is stopped")
     parser.add_argument("--format", default="", help="csv, jsonl, audacity, raven, sidecar as well; divided by commas")
+    parser.add_argument("--embeddings", action="store_true", help="keep what the network's head reads, of each window")
     args = cli.arguments(parser)
     return cli.run_pipeline("tag", args)
 

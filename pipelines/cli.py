@@ -8,10 +8,11 @@ import argparse
 import importlib
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -133,6 +134,8 @@ def run_pipeline(pipeline: str, args: argparse.Namespace) -> int:
 
 def run(work: Callable[[], Path | None], verbose: bool) -> int:
     """Do the work; its path, if it made one, is the last line of stdout."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _leave)  # until Ray or a training sets its own, and while files are listed
     try:
         made = work()
     except InstrunetError as error:
@@ -147,6 +150,11 @@ def run(work: Callable[[], Path | None], verbose: bool) -> int:
     if made is not None:
         sys.stdout.write(f"{made}\n")
     return 0
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    del number, frame
+    raise SystemExit(STOPPED)
 
 
 def arguments(made: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from instrunet.archive import exports, retag
+from instrunet.archive import exports, retag, runs, sources
 from instrunet.bundle import read_spec
 from instrunet.data import parts, places
 from instrunet.errors import ConfigError, JobError
@@ -18,15 +18,19 @@ def run(args: argparse.Namespace) -> Path:
     if out == to:
         raise ConfigError(f"--to must be another folder than {out}, whose decisions stay")
     of_label = None if args.thresholds is None else parts.read_json(args.thresholds)
+    for name in runs.each(out) or [Path()]:  # where there is none, the refusal says what was expected
+        _one(out / name, to / name, args.threshold, of_label, formats)
+    return to
+
+
+def _one(out: Path, to: Path, threshold: float | None, of_label: dict[str, float] | None, formats: list[str]) -> None:
     done = parts.is_done(to)
-    ledger = retag.run(out, to, args.threshold, of_label)
+    ledger = retag.run(out, to, threshold, of_label)
     if not ledger["closed"]:
         raise JobError(f"the books of {out} do not close: tag it again")
-    exports.write(to, formats, read_spec(to), parts.read_json(out / parts.PLAN)["archive"])
+    exports.write(to, formats, read_spec(to), sources.root(parts.read_json(out / parts.PLAN)["archive"]))
     parts.finish(to)
     if done:
         note(f"{to} is done")
     else:
-        files = ledger["files"]["in"]
-        result(f"decided anew on {files} files; {ledger['no_answer']} without an answer")
-    return to
+        result(f"decided anew on {ledger['files']['in']} files; {ledger['no_answer']} without an answer")

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> Path:
     bundle, archive = Bundle.load(args.bundle), sources.archive(args.archive)
     out, args.formats = places.asked(args.out).absolute(), exports.asked(args.format)
     with _headers(Limits(wait_s=args.decode_wait_s)) as look:
-        job = runs.Job(archive, bundle.spec, UnitSpec(unit_s=args.unit_s), look)
+        job = runs.Job(archive, bundle.spec, UnitSpec(unit_s=args.unit_s, embeddings=args.embeddings), look)
         if args.since_last:
             return _runs(out, job, bundle, args)
         n_files, work = runs.begin(out, job)
@@ -60,7 +60,8 @@ def _tag(out: Path, work: WorkList, bundle: Bundle, args: argparse.Namespace, be
     limits = Limits(wait_s=args.decode_wait_s)
     if parts.left(out, books.UNITS, work.n_parts):
         cluster.connect(ClusterSpec(), verbose=args.verbose)
-        _make_parts(out, args.bundle.absolute(), limits, work)
+        arguments = {"out": str(out), "bundle": str(args.bundle.absolute()), "limits": limits}
+        _make_parts(out, arguments | {"embed": args.embeddings}, work)
     ledger = books.close(out, work, bundle)
     if args.since_last:
         account = runs.account(out, before, ledger["files"]["out"])
@@ -92,9 +93,9 @@ def _headers(limits: Limits) -> Iterator[Look]:
 class Worker:
     """An actor that makes parts: decode, features and network fused, so that only paths and rows cross processes."""
 
-    def __init__(self, out: str, bundle: str, limits: Limits) -> None:
+    def __init__(self, out: str, bundle: str, limits: Limits, embed: bool = False) -> None:
         torch.set_num_threads(1)  # one actor a core
-        self.out = places.located(out)
+        self.out, self.embed = places.located(out), embed
         self.bundle = Bundle.load(Path(bundle))
         self.decoder = Decoder(limits)
         self.work = WorkList(self.out / WORK_LIST)
@@ -103,15 +104,15 @@ class Worker:
         return told(self.make, row)
 
     def make(self, number: int) -> dict[str, Any]:
-        rows = tagger.tag_all(self.work.part(number), self.bundle, self.decoder.read)
-        path = parts.part_path(self.out, books.UNITS, number)
-        parts.publish(path, lambda aside: pq.write_table(tagger.table(rows), aside, compression="zstd"))
+        rows = tagger.tag_all(self.work.part(number), self.bundle, self.decoder.read, self.embed)
+        path, table = parts.part_path(self.out, books.UNITS, number), tagger.table(rows, self.embed)
+        parts.publish(path, lambda aside: pq.write_table(table, aside, compression="zstd"))
         return {"units": len(rows), "bad": sum(r["status"] in tagger.BAD for r in rows)}
 
 
-def _make_parts(out: Path, bundle: Path, limits: Limits, work: WorkList) -> None:
+def _make_parts(out: Path, arguments: dict[str, Any], work: WorkList) -> None:
     done = work.n_parts - len(parts.left(out, books.UNITS, work.n_parts))
-    arguments, bad = {"out": str(out), "bundle": str(bundle), "limits": limits}, 0
+    bad = 0
     with bar(f"tagging {len(work)} units", work.n_parts, done) as progress:
         for made in run_parts(out, books.UNITS, work.n_parts, Worker, arguments):
             bad += int(made["bad"])

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from instrunet.archive import intervals
 from instrunet.archive.tagger import BAD, STATUSES
+from instrunet.archive.tagger import SCHEMA as SCHEMA_OF_UNITS
 from instrunet.archive.units import WorkList
 from instrunet.bundle import Bundle
 from instrunet.data import parts, places
@@ -113,8 +114,8 @@ def _recording(rows: list[Row], rule: Rule) -> Recording:
 
 def _unit_rows(path: Path) -> list[Row]:
     """As Python's own, but for `window_start_s` [W] and `scores` [W, K], which are arrays."""
-    table = _read(path).combine_chunks()
-    rows: list[Row] = table.drop_columns([*_OF_WINDOWS, "bundle"]).to_pylist()
+    table = _read(path, [name for name in SCHEMA_OF_UNITS.names if name != "bundle"]).combine_chunks()
+    rows: list[Row] = table.drop_columns(_OF_WINDOWS).to_pylist()
     if not rows:
         return rows
     starts, scores = (table.column(name).chunk(0) for name in _OF_WINDOWS)

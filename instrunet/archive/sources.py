@@ -62,6 +62,13 @@ def archive(text: str | Path) -> Archive:
     return Archive(str(place), str(place), lambda: _below(place))
 
 
+def root(said: str) -> str:
+    """What is before the names in its uris, of an archive that may be gone."""
+    magic = MAGIC.search(said)
+    folder = said[: magic.start()].rpartition("/")[0] if magic else said
+    return folder.rpartition("/")[0] if folder.lower().endswith(LISTS) else folder
+
+
 def _divided(text: str) -> tuple[str, str]:
     """A glob is what no file is called; its folder is what comes before the first part with a *, ? or [."""
     magic = MAGIC.search(text)

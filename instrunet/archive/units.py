@@ -52,6 +52,7 @@ class UnitSpec(Spec):
     unit_s: float = Field(300.0, gt=0)
     part_s: float = Field(1800.0, gt=0)  # of sound in a part at most: what is lost when a worker dies
     part_units: int = Field(128, gt=0)
+    embeddings: bool = False  # of each window, beside its scores
     part_bytes: int = Field(1 << 29, gt=0)  # half an hour of 24 bit stereo at 48 kHz, 518 MB, is one part still
 
 

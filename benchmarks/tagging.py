@@ -1,0 +1,241 @@
+"""Tagging against what one would write by hand, in one run on two cores, on made-up stereo FLACs and MP3s of 30 s.
+
+`--files` (200) of them, half of each kind. The last line is JSON, all but `fixed_core_s` ratios of rates:
+
+vs_naive_native  over librosa.load, librosa's mel window by window and the same network in PyTorch, a file at a time
+vs_naive_224     the same with the network on pictures of 224 x 224
+of_decode_only   over decoding and resampling alone, in as many processes
+ray_vs_plain     the steady rate of the job over that of the same actor in plain processes: from the fourth part on
+fixed_core_s     processor seconds of a job with next to nothing to do, of all its processes, for each actor
+vs_mn10          over EfficientAT's mn10 as rebuilt here: 32 kHz, log-mel of 128 bands (window 800, hop 320) by
+                 torchaudio, windows of 10 s, timm's mobilenetv3_large_100 with 527 random outputs in fp32, one by one
+
+A loop by hand is one process with both cores for PyTorch and a tenth of the files; ours are two of one thread each.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import librosa
+import numpy as np
+import soundfile
+import torch
+from torchaudio.transforms import MelSpectrogram
+
+from instrunet.archive import books, runs, sources
+from instrunet.archive.units import UnitSpec
+from instrunet.audio import io
+from instrunet.audio.isolated import Limits
+from instrunet.bundle import Bundle
+from instrunet.bundle_spec import BundleSpec
+from instrunet.features.featurizer import FrontEnd, Statistics
+from instrunet.models import Network
+from instrunet.models.picture import PictureSpec
+from instrunet.models.seed_cnn import Iteration11Spec
+from pipelines.tag import Worker
+
+SECONDS, RATE, CORES = 30.0, 44_100, 2
+NETWORKS = {"native": Iteration11Spec(picture=PictureSpec(size=None, colour=False)), "224": Iteration11Spec()}
+JOB = Path(__file__).resolve().parent.parent / "jobs/tag.py"
+
+
+def main() -> None:
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("--files", type=int, default=200)
+    n_files = args.parse_args().files
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:CORES]))
+    with TemporaryDirectory(prefix="tagging-") as name:
+        folder = Path(name)
+        files = make_files(folder / "archive", n_files)
+        some = files[:: max(1, n_files // max(4, n_files // 10))]
+        made = {name: make_bundle(folder / name, name) for name in NETWORKS}
+        rates = {
+            "decode": rate_of("decode", folder, files),
+            "ours_native": rate_of("native", folder, files),
+            "naive_native": by_hand(some, naive(made["native"])),
+            "mn10": by_hand(some, mn10()),
+            "ours_224": rate_of("224", folder, files),
+            "naive_224": by_hand(some, naive(made["224"])),
+        }
+        rates["plain_steady"] = steady(folder / "out-native")
+        fixed, _ = job(folder, files[:2], "fixed")
+        job(folder, files, "ray")
+        rates["ray_steady"] = steady(folder / "out-ray")
+    for name, rate in rates.items():
+        print(f"{name}: {rate:.0f} s of sound a second")
+    print(
+        json.dumps(
+            {
+                "vs_naive_native": round(rates["ours_native"] / rates["naive_native"], 2),
+                "vs_naive_224": round(rates["ours_224"] / rates["naive_224"], 2),
+                "of_decode_only": round(rates["ours_native"] / rates["decode"], 3),
+                "ray_vs_plain": round(rates["ray_steady"] / rates["plain_steady"], 3),
+                "fixed_core_s": round(fixed / CORES, 1),
+                "vs_mn10": round(rates["ours_native"] / rates["mn10"], 2),
+            }
+        )
+    )
+
+
+def make_files(folder: Path, n: int) -> list[Path]:
+    """Notes in noise, each file another, so that none is a duplicate."""
+    folder.mkdir()
+    t = np.arange(round(SECONDS * RATE)) / RATE
+    made = []
+    for k in range(n):
+        rng = np.random.default_rng(k)
+        hz = rng.choice(440 * 2 ** (np.arange(-24, 24) / 12), 60).repeat(round(SECONDS * RATE) // 60 + 1)[: len(t)]
+        wave = 0.3 * np.sin(2 * np.pi * np.cumsum(hz) / RATE)[:, None] + 0.02 * rng.standard_normal((len(t), 2))
+        made.append(folder / f"{k:04d}.{('flac', 'mp3')[k % 2]}")
+        soundfile.write(made[-1], wave, RATE)
+    return made
+
+
+def make_bundle(folder: Path, name: str) -> Bundle:
+    front, statistics = FrontEnd(), Statistics(mean={"logmel": (-4.0,)}, std={"logmel": (3.0,)}, n_windows=1)
+    labels = tuple(f"label{k}" for k in range(11))
+    spec = BundleSpec(kind="single", labels=labels, front=front, model=NETWORKS[name], statistics=statistics)
+    torch.manual_seed(0)
+    return Bundle.load(Bundle(spec, Network(spec.model, front, statistics, len(labels))).save(folder))
+
+
+def rate_of(side: str, folder: Path, files: list[Path]) -> float:
+    """Seconds of sound a second, of as many processes as cores; loading is not counted."""
+    if side != "decode":
+        bundle = Bundle.load(folder / side)
+        job = runs.Job(sources.archive(folder / "archive"), bundle.spec, UnitSpec(), io.probe)
+        assert runs.begin(folder / f"out-{side}", job)[1]
+    spawn = multiprocessing.get_context("spawn")
+    ready, times = spawn.Barrier(CORES), spawn.Queue()
+    both = [spawn.Process(target=_process, args=(side, folder, k, files[k::CORES], ready, times)) for k in range(CORES)]
+    for one in both:
+        one.start()
+    found = [times.get() for _ in both]
+    for one in both:
+        one.join()
+    return len(files) * SECONDS / (max(end for _, end in found) - min(begin for begin, _ in found))
+
+
+def _process(side: str, folder: Path, k: int, files: list[Path], ready: Any, times: Any) -> None:
+    torch.set_num_threads(1)
+    if side == "decode":
+        ready.wait()
+        began = time.time()
+        for path in files:
+            io.read(path, FrontEnd().sample_rate)
+    else:
+        worker = Worker(str(folder / f"out-{side}"), str(folder / side), Limits())
+        worker.decoder.probe(files[0])  # its process starts
+        ready.wait()
+        began = time.time()
+        for number in range(k, worker.work.n_parts, CORES):
+            worker.make(number)
+    times.put((began, time.time()))
+
+
+def by_hand(files: list[Path], do: Callable[[Path], None]) -> float:
+    torch.set_num_threads(CORES)
+    do(files[0])
+    began = time.perf_counter()
+    for path in files:
+        do(path)
+    return len(files) * SECONDS / (time.perf_counter() - began)
+
+
+def naive(bundle: Bundle) -> Callable[[Path], None]:
+    front, logmel = bundle.spec.front, bundle.spec.front.features[0]
+    rate = front.sample_rate
+
+    @torch.inference_mode()
+    def do(path: Path) -> None:
+        wave, _ = librosa.load(path, sr=rate)
+        step = round(front.window_s * rate)
+        pictures = []
+        for at in range(0, len(wave) - step + 1, round(front.hop_s * rate)):
+            mel = librosa.feature.melspectrogram(
+                y=wave[at : at + step],
+                sr=rate,
+                n_fft=logmel.n_fft,
+                hop_length=logmel.hop_length,
+                n_mels=logmel.n_mels,
+                fmin=logmel.fmin_hz,
+                fmax=logmel.fmax_hz,
+                pad_mode="constant",
+            )
+            pictures.append(np.log(mel + logmel.floor))
+        bundle.network({"logmel": torch.from_numpy(np.stack(pictures)).float()}).softmax(1)
+
+    return do
+
+
+def mn10() -> Callable[[Path], None]:
+    import timm
+
+    network = timm.create_model("mobilenetv3_large_100", pretrained=False, in_chans=1, num_classes=527).eval()
+    mel = MelSpectrogram(32_000, n_fft=1024, win_length=800, hop_length=320, n_mels=128)
+
+    @torch.inference_mode()
+    def do(path: Path) -> None:
+        wave, _ = librosa.load(path, sr=32_000)
+        for at in range(0, len(wave) - 320_000 + 1, 320_000):
+            picture = torch.log(mel(torch.from_numpy(wave[at : at + 320_000])) + 1e-5)
+            network(picture[None, None]).sigmoid()
+
+    return do
+
+
+def job(folder: Path, files: list[Path], name: str) -> tuple[float, float]:
+    """Processor seconds of all processes of `jobs/tag.py` on these files, and how long it took."""
+    listed = folder / f"{name}.txt"
+    listed.write_text("".join(f"{path}\n" for path in files))
+    command = [sys.executable, JOB, folder / "native", listed, "--out", folder / f"out-{name}"]
+    began, spent = time.perf_counter(), {}
+    done = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while done.poll() is None:
+        spent |= _spent_below(done.pid)
+        time.sleep(0.2)
+    assert done.returncode == 0
+    return sum(spent.values()), time.perf_counter() - began
+
+
+def _spent_below(pid: int) -> dict[int, float]:
+    """{pid: processor seconds} of a process and all that come of it."""
+    stats = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        stats[int(path.parent.name)] = int(fields[1]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    found = {pid}
+    while more := {child for child, (parent, _) in stats.items() if parent in found} - found:
+        found |= more
+    return {one: stats[one][1] for one in found if one in stats}
+
+
+def steady(out: Path) -> float:
+    """From the fourth part on, when all actors are at work."""
+    paths = sorted((out / books.UNITS).glob("part-*.parquet"), key=lambda path: path.stat().st_mtime_ns)
+    seconds = [sum(row.as_py() for row in _lengths(path)) for path in paths[4:]]
+    return sum(seconds) / (paths[-1].stat().st_mtime - paths[3].stat().st_mtime)
+
+
+def _lengths(path: Path) -> Any:
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, columns=["start_s", "stop_s"])
+    return pc.subtract(table["stop_s"], table["start_s"])
+
+
+if __name__ == "__main__":
+    main()
