@@ -403,3 +403,23 @@ def test_the_quota_carries_the_largest_cluster() -> None:
     assert {key: amount <= size(quota[f"requests.{key}"]) for key, amount in total.items()} == dict.fromkeys(
         total, True
     )
+
+
+# --- the dashboard
+
+
+def test_the_dashboard_asks_for_what_ray_exports() -> None:
+    """By the names in the dashboards that Ray itself brings, and two that other exporters have."""
+    import ray
+
+    board = json.loads((ROOT / "k8s/grafana.json").read_text(encoding="utf-8"))
+    folder = Path(ray.__file__).parent / "dashboard/modules/metrics/dashboards"
+    known = set(re.findall(r"\b(?:ray|autoscaler)_\w+", "".join(p.read_text() for p in folder.glob("*_panels.py"))))
+    queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    asked = {name for query in queries for name in re.findall(r"\b(\w+)\{", query)}
+    assert len(asked) > 15
+    assert asked - known == {"kube_job_status_failed"}
+    assert all(query.count("(") == query.count(")") and query.count("{") == query.count("}") for query in queries)
+    variables = {"$" + variable["name"] for variable in board["templating"]["list"]}
+    assert {name for query in queries for name in re.findall(r"\$\w+", query)} <= variables
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
