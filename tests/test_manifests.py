@@ -309,6 +309,7 @@ def test_ray_asks_for_a_token(item: Object) -> None:
     cluster = {"RayCluster": spec, "RayJob": spec.get("rayClusterSpec", {})}.get(item["kind"])
     if cluster is not None:
         assert cluster["authOptions"] == {"mode": "token"}
+        assert f"ray=={cluster['rayVersion']}" in (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
         assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
         assert "serviceType" not in cluster["headGroupSpec"], "ClusterIP: reached from within alone"
     assert item["kind"] not in ("Ingress", "Secret")
@@ -423,3 +424,17 @@ def test_the_dashboard_asks_for_what_ray_exports() -> None:
     variables = {"$" + variable["name"] for variable in board["templating"]["list"]}
     assert {name for query in queries for name in re.findall(r"\$\w+", query)} <= variables
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
+@pytest.mark.parametrize("name", ["docs/OPERATIONS.md", "docs/SECURITY.md", "k8s/README.md"])
+def test_the_guides_name_what_is_there(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert ((ROOT / name).parent / link).is_file(), link
+    for path in re.findall(r"`((?:k8s|jobs|tests|configs|docs)/[\w./*-]+)`", text):
+        assert list(ROOT.glob(path)), path
+    board = (ROOT / "k8s/grafana.json").read_text(encoding="utf-8")
+    metrics = set(re.findall(r"`((?:ray|autoscaler|kube)_\w+)`", text)) - {"ray_version"}
+    assert {metric for metric in metrics if metric not in board} == set()
+    made = {target for target in re.findall(r"`make ([\w-]+)`", text)}
+    assert made <= set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
