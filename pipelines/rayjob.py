@@ -15,6 +15,7 @@ from instrunet.errors import ConfigError
 from pipelines.target import CREDENTIALS, DNS_LABEL, NAME_LIMIT, ClusterTarget, Pod
 
 JOBS = ("train", "tune", "tag", "evaluate", "calibrate", "featurize", "pack")
+GRACE_S = 120  # a training that is told to stop writes its checkpoint
 
 
 def manifest(job: str, arguments: list[str], target: ClusterTarget) -> dict[str, Any]:
@@ -168,13 +169,15 @@ def _submitter(target: ClusterTarget, labels: dict[str, str]) -> dict[str, Any]:
 
 def _template(name: str, target: ClusterTarget, pod: Pod, labels: dict[str, str]) -> dict[str, Any]:
     gpus = {"nvidia.com/gpu": pod.gpus} if pod.gpus else {}
-    env = [{"name": "INSTRUNET_STORAGE", "value": target.storage}]
+    plain = {"INSTRUNET_STORAGE": target.storage, "MLFLOW_TRACKING_URI": target.tracking_uri}
+    env = [{"name": name, "value": value} for name, value in plain.items() if value]
     refs = [(name, {"name": source.secret, "key": source.key}) for name, source in sorted(target.env.items())]
     return {
         "metadata": {"labels": dict(labels)},
         "spec": {
             "serviceAccountName": target.service_account,
             "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": GRACE_S,
             "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
             "nodeSelector": dict(pod.node_selector),
             "tolerations": [item.model_dump(exclude_none=True) for item in pod.tolerations],

@@ -24,7 +24,8 @@ def _quantity(value: Any) -> str:
     return str(value)
 
 
-def _size(quantity: str) -> float:
+def size(quantity: str) -> float:
+    """In cores, bytes or pieces."""
     found = QUANTITY.fullmatch(quantity)
     assert found
     return float(found[1]) * SCALE[found[2]]
@@ -59,7 +60,7 @@ class Pod(Spec):
     def _requests_fit_limits(self) -> Self:
         for field in ("cpu", "memory"):
             asked, most = getattr(self.requests, field), getattr(self.limits, field)
-            if _size(asked) > _size(most):
+            if size(asked) > size(most):
                 raise ValueError(
                     f"expected requests.{field} <= limits.{field}, got {asked} and {most}; raise the limit"
                 )
@@ -98,6 +99,7 @@ class ClusterTarget(Spec):
     storage: str
     head: Pod
     workers: Workers
+    tracking_uri: str | None = None
     prefix: str = "instrunet"
     service_account: str = "instrunet"
     scheduler_account: str = "instrunet-scheduler"
@@ -117,11 +119,16 @@ class ClusterTarget(Spec):
             )
         return prefix
 
+    @field_validator("storage", "tracking_uri")
+    @classmethod
+    def _without_credentials(cls, url: str | None) -> str | None:
+        if url and CREDENTIALS.search(url):
+            raise ValueError("expected a URL without credentials, got one that holds some; give them under env")
+        return url
+
     @field_validator("storage")
     @classmethod
     def _reached_by_all_pods(cls, storage: str) -> str:
-        if CREDENTIALS.search(storage):
-            raise ValueError("expected a URL without credentials, got one that holds some; give them under env")
         if not re.match(r"(s3|gs|hdfs|abfss?)://[^/]", storage):
             raise ValueError(
                 f"expected a URL like s3://bucket/runs, got {storage!r}; a pod's own disk goes when the pod goes"

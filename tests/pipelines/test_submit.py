@@ -176,7 +176,7 @@ def test_no_secret_value_reaches_the_manifest(monkeypatch: pytest.MonkeyPatch, s
     assert "env" not in submitter
     for container in ray:
         by_value = [entry["name"] for entry in container["env"] if "value" in entry]
-        assert by_value == ["INSTRUNET_STORAGE"]
+        assert by_value == ["INSTRUNET_STORAGE", "MLFLOW_TRACKING_URI"]
 
 
 # --- mistakes
@@ -216,7 +216,10 @@ def test_bad_target_gives_one_line(override: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     "override",
-    [f"env.TOKEN={CANARY}", f"env={CANARY}", f"env.TOKEN={{value: {CANARY}}}", f"storage=s3://key:{CANARY}@bucket/x"],
+    [
+        *(f"env.TOKEN={CANARY}", f"env={CANARY}", f"env.TOKEN={{value: {CANARY}}}"),
+        *(f"storage=s3://key:{CANARY}@bucket/x", f"tracking_uri=http://user:{CANARY}@mlflow:5000"),
+    ],
 )
 def test_secret_written_into_the_target_is_refused_unseen(override: str) -> None:
     with pytest.raises(ConfigError, match="secret: NAME, key: KEY|without credentials") as caught:
