@@ -29,7 +29,7 @@ def fetched(name: str, folder: Path) -> Path:
     from pipelines.tracking import CALM, NOISY  # with all that an experiment is: 0.5 s
 
     uri = store()
-    with calm(CALM, NOISY):
+    with calm(CALM | {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}, NOISY):
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
@@ -50,3 +50,32 @@ def store() -> str:
 
 def shown(uri: str) -> str:
     return re.sub(r"(?<=://)[^/]*@", "", uri)
+
+
+class Models:
+    """The versions of one registered model."""
+
+    def __init__(self, name: str) -> None:
+        from mlflow import MlflowClient
+
+        self.name, self.uri = name, store()
+        self._client = MlflowClient(self.uri, self.uri)
+
+    def version(self, alias: str) -> str | None:
+        from mlflow.exceptions import MlflowException
+
+        from pipelines.tracking import CALM, NOISY
+
+        with calm(CALM, NOISY):
+            try:
+                held = dict(self._client.get_registered_model(self.name).aliases).get(alias)
+                return None if held is None else str(held)
+            except MlflowException as error:
+                told = " ".join(str(error).split())[:200]
+                raise ConfigError(f"expected a registered model {self.name} at {shown(self.uri)}: {told}") from None
+
+    def move(self, alias: str, version: str) -> None:
+        from pipelines.tracking import CALM, NOISY
+
+        with calm(CALM, NOISY):
+            self._client.set_registered_model_alias(self.name, alias, version)

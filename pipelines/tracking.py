@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
 
 from instrunet.errors import ConfigError
 from instrunet.experiment import TrackingSpec
+from pipelines import flavour
 from pipelines.journal import NAME, Journal, Line, clean, flatten
 from pipelines.outbox import Dead, Outbox, Patience, calm, probe
 
@@ -191,6 +193,8 @@ class _Mlflow:
                 path = folder / line["path"]
                 (client.log_artifacts if path.is_dir() else client.log_artifact)(self.run_id, str(path), line["to"])
                 if line["kind"] == "model":
+                    with TemporaryDirectory(prefix="instrunet-") as more:
+                        client.log_artifacts(self.run_id, str(flavour.write(path, Path(more))), line["to"])
                     self._register(line)
 
     def refuses(self, error: Exception, line: Line) -> bool:

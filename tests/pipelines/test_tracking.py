@@ -242,8 +242,7 @@ def test_sync_pushes_what_a_dead_server_missed(
     assert (run.info.status, run.data.params) == ("FINISHED", {"lr": "0.1"})
     assert client.get_model_version_by_alias("dead", "challenger").run_id == run.info.run_id
     assert sorted(f.path for f in client.list_artifacts(run.info.run_id, "bundle")) == [
-        "bundle/bundle.json",
-        "bundle/weights.safetensors",
+        *(f"bundle/{name}" for name in sorted(("bundle.json", "weights.safetensors", *FLAVOUR))),
     ]
 
 
@@ -326,10 +325,15 @@ def train(spec: TrackingSpec, out: Path) -> Tracker:
     return tracker
 
 
+FLAVOUR = ("MLmodel", "conda.yaml", "instrunet.zip", "python_env.yaml", "requirements.txt")
+FLAVOUR += ("input_example.json", "serving_input_example.json")
+SPEC = {"labels": ["a"], "kind": "single", "model": {"name": "task8"}, "front": {"features": [{"sample_rate": 8000}]}}
+
+
 def make_bundle(folder: Path) -> Path:
     bundle = folder / "bundle"
     bundle.mkdir(parents=True, exist_ok=True)
-    (bundle / "bundle.json").write_text(json.dumps({"labels": ["a"]}))
+    (bundle / "bundle.json").write_text(json.dumps(SPEC))
     (bundle / "weights.safetensors").write_bytes(bytes(range(256)) * 100)
     return bundle
 
