@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> Path:
     corpus, digest = str(scored.clips["corpus"].iloc[0]), manifest.digest(rows)
     made, notes = decided(bundle.spec, _heard(bundle, scored), asked, corpus, digest)
     hashes = audit.hashes_of(audit.prints_of(folder))
-    made = made.model_copy(update={"trained": _heard_too(bundle.spec.trained, rows, hashes)})
-    _publish(Bundle(made, bundle.network), args.out)
+    made = made.model_copy(update={"trained": heard_too(bundle.spec.trained, rows, hashes)})
+    publish(Bundle(made, bundle.network), args.out)
     for text in notes:
         note(f"note: {text}")
     _summary(made)
@@ -93,7 +93,7 @@ def _heard(bundle: Bundle, scored: Scored) -> Heard:
     return Heard(bundle.spec.kind, scored.logits, ids, truth_of(bundle, scored), groups)
 
 
-def _heard_too(trained: Provenance, rows: pd.DataFrame, hashes: dict[str, str]) -> Provenance:
+def heard_too(trained: Provenance, rows: pd.DataFrame, hashes: dict[str, str]) -> Provenance:
     """With the clips of the fit as ones it was validated on: no score on them is honest any more."""
     keys, ids = manifest.group_keys(rows), set(rows["clip_id"])
     more: dict[str, set[str]] = {
@@ -106,7 +106,7 @@ def _heard_too(trained: Provenance, rows: pd.DataFrame, hashes: dict[str, str]) 
     return trained.model_copy(update=update)
 
 
-def _publish(bundle: Bundle, out: Path) -> None:
+def publish(bundle: Bundle, out: Path) -> None:
     """Aside, then under its name: never half a bundle."""
     aside = out.absolute().with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
     try:

@@ -36,7 +36,7 @@ tune:
       each:
         plain: {}
         broken: {train.learning_rate: 1.0e+12}
-        bands: {front.features.0.n_mels: 24}
+        bands: {front.features.0.n_mels: 24, train.learning_rate: 1.0e-9}
         longer: {train.epochs: 40, train.early_stop_patience: 40}
 """
 COMMAND = "python jobs/tune.py study.yaml"
@@ -152,3 +152,33 @@ def test_nothing_to_go_on_with(place: Path, done: Any) -> None:
     assert "found none; leave --resume out to begin it" in other.stderr
     greedy = run(f"{COMMAND} train.seed=7 cluster.gpus_per_worker=1.5", place)
     assert greedy.returncode == 2 and "are asked for, this machine's Ray has 0" in greedy.stderr
+
+
+def test_its_trials_are_one_ensemble(place: Path, done: Any) -> None:
+    """On its features, which are there: Ray does not start."""
+    (study,) = place.glob("runs/tune/small-*")
+    made_ = run(f"python jobs/ensemble.py {study} study.yaml --out runs/ensemble", place)
+    assert made_.returncode == 0, made_.stderr
+    assert "2 of 3 trials have the front end of its best" in made_.stderr
+    bundle = place / made_.stdout.splitlines()[-1]
+    record = json.loads((bundle.parent / "ensemble.json").read_text())
+    assert [row["name"].split()[0] for row in record["ways"]] == [
+        "task8",
+        "task8",
+        "soft",
+        "weighted",
+        "greedy",
+        "stacking",
+    ]
+    ways = record["ways"][2:]
+    assert record["chosen"] == max(ways, key=lambda row: row["validation"])["name"]
+    assert all(row["test"][1] <= row["test"][0] <= row["test"][2] and row["ms_per_window"] > 0 for row in ways)
+    loaded = Bundle.load(bundle)
+    assert loaded.spec.trained.audit.startswith("leaky") and loaded.spec.model.name == "combined"
+    assert len(loaded.spec.trained.begun_with) == 2
+    said = run(f"python jobs/predict.py {bundle} FOLDER/0.wav", place)
+    assert said.returncode == 0, said.stderr
+    fitted = run(f"python jobs/calibrate.py {bundle} study.yaml --out runs/calibrated", place)
+    assert fitted.returncode == 0, fitted.stderr
+    again = run(f"python jobs/ensemble.py {study} study.yaml --out runs/ensemble", place)
+    assert again.returncode == 2 and "found something; give another --out" in again.stderr
