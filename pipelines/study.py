@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, HyperBandScheduler, TrialScheduler
 
 from instrunet.data import parts
 from instrunet.experiment import ClusterSpec
@@ -18,7 +17,7 @@ from instrunet.search.space import Drawn
 from instrunet.search.spec import SearchSpec
 from instrunet.training import checkpoints
 from instrunet.training.state import BUNDLE_FOLDER, STATE_FILE
-from pipelines import cluster
+from pipelines import algorithms, cluster
 from pipelines.console import Bar, note
 from pipelines.trials import CHECKPOINTS, FAILED, features_of, trial
 
@@ -106,6 +105,7 @@ def _tuner(study: Study, ones: Sequence[Drawn], name: str, trainable: Any) -> tu
             note(f"the study begun here left no record to go on from ({type(error).__name__}); it starts again")
             shutil.rmtree(folder)
     search = study.search
+    algorithm, drawn, samples = algorithms.sampler(search, ones, study.seed)
     return tune.Tuner(
         trainable,
         param_space={
@@ -113,14 +113,15 @@ def _tuner(study: Study, ones: Sequence[Drawn], name: str, trainable: Any) -> tu
             "metric": search.metric,
             "sign": search.sign,
             "concurrent": search.concurrent,
-            "one": tune.grid_search([{"fields": one.fields, "told": one.told} for one in ones]),
+            **drawn,
         },
         tune_config=tune.TuneConfig(
             metric=search.metric,
             mode=study.mode,
             max_concurrent_trials=search.concurrent,
-            scheduler=_scheduler(search, study.epochs),
-            search_alg=tune.search.BasicVariantGenerator(max_concurrent=search.concurrent),
+            num_samples=samples,
+            scheduler=algorithms.scheduler(search, study.epochs),
+            search_alg=algorithm,
             trial_dirname_creator=lambda one: one.trial_id,
             reuse_actors=True,
         ),
@@ -132,20 +133,6 @@ def _tuner(study: Study, ones: Sequence[Drawn], name: str, trainable: Any) -> tu
             failure_config=tune.FailureConfig(max_failures=study.cluster.max_failures),
         ),
     )
-
-
-def _scheduler(search: SearchSpec, epochs: int) -> TrialScheduler:
-    match search.scheduler:
-        case "asha":
-            return ASHAScheduler(
-                time_attr="epochs_done",
-                max_t=epochs,
-                grace_period=min(search.grace_epochs, epochs),
-                reduction_factor=search.reduction,
-            )
-        case "hyperband":
-            return HyperBandScheduler(time_attr="epochs_done", max_t=epochs, reduction_factor=search.reduction)
-    return FIFOScheduler()
 
 
 def _run(study: Study, outcome: Any) -> Run:

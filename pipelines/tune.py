@@ -21,6 +21,8 @@ from pipelines.study import Study
 from pipelines.tracking import Tracker
 from pipelines.train import BUNDLE, job_for, run_folder
 
+RECORDS = "records"  # of each trial, for MLflow
+
 
 def run(experiment: Experiment, verbose: bool = False, resume: bool = False) -> Path:
     """Run the study an experiment describes: a page, study.json, trials.json and the best bundle.
@@ -50,7 +52,9 @@ def run(experiment: Experiment, verbose: bool = False, resume: bool = False) -> 
     with Tracker(experiment.tracking, home, experiment.out, experiment.name) as tracker:
         tracker.params(experiment.model_dump(mode="json"))
         tracker.tags(lineage.tags(next(iter(jobs.values())).draft.trained))
-        found = _conclude(experiment, _search(experiment, ones, home, most), home, most)
+        runs, confirmed = _search(experiment, ones, home, most)
+        record(experiment, [*runs, *(run for more in confirmed.values() for run in more)], home, tracker)
+        found = _conclude(experiment, (runs, confirmed), home, most)
         tracker.metrics(0, _figures(found))
         for name in (STUDY, TRIALS, page.PAGE):
             tracker.artifacts(home / name, "study")
@@ -134,6 +138,19 @@ def _conclude(experiment: Experiment, found: tuple[list[Run], dict[str, Any]], h
     parts.write_json(home / STUDY, made)
     page.write(made, table, home)
     return made
+
+
+def record(experiment: Experiment, runs: Sequence[Run], home: Path, parent: Tracker) -> None:
+    """A run of MLflow for each trial under that of the study; one that is there already is not made again."""
+    for run in runs:
+        folder = home / RECORDS / run.trial
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{experiment.name} {run.trial}"
+        with Tracker(experiment.tracking, folder, experiment.out, name, parent=parent.key) as tracker:
+            tracker.params(run.fields)
+            tracker.tags({"status": run.status, **({"reason": run.reason} if run.reason else {})})
+            for metrics in run.history:
+                tracker.metrics(experiment.train.tick(metrics), metrics)
 
 
 def _figures(made: dict[str, Any]) -> dict[str, float]:

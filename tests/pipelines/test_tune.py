@@ -141,6 +141,20 @@ def test_the_choice_is_tested_once_and_kept(place: Path, done: Any) -> None:
     assert "Chosen on validation, tested once" in (bundle.parent / "index.html").read_text()
 
 
+def test_each_trial_is_a_run_under_the_study(place: Path, done: Any) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{place / 'runs/mlflow.db'}")
+    (home,) = client.search_experiments(filter_string="name = 'instrunet'")
+    runs = client.search_runs([home.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert parent.info.status == "FINISHED" and parent.data.metrics["n_trials"] == 4
+    assert {run.data.tags["status"] for run in children} == {"done", "failed"} and len(children) == 5
+    (longer, *_) = [run for run in children if run.data.params.get("train.epochs") == "40"]
+    assert len(client.get_metric_history(longer.info.run_id, "val_loss")) == 40
+
+
 def test_a_third_run_has_nothing_to_do(place: Path, done: Any) -> None:
     again = run(COMMAND, place)
     assert again.returncode == 0 and "is searched already" in again.stderr
