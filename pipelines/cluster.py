@@ -74,6 +74,8 @@ def check_fits(n_workers: int, resources: dict[str, float]) -> None:
         return
     there = ray.cluster_resources()
     for name, amount in resources.items():
+        if amount > 1 and name == "GPU" and amount != int(amount):
+            raise ConfigError(f"a worker takes a part of one GPU or whole ones, got {amount:g}; set gpus_per_worker so")
         if n_workers * amount > there.get(name, 0):
             raise ConfigError(
                 f"{n_workers} x {amount:g} {name} are asked for, this machine's Ray has {there.get(name, 0):g}; lower "

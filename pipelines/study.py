@@ -45,9 +45,9 @@ def run(study: Study, ones: Sequence[Drawn], name: str, bar: Bar) -> list[Run]:
     """Try all of `ones`, or as many draws of a sampler that looks at what came before."""
     spec = study.cluster
     resources = {"CPU": spec.cpus_per_worker, "GPU": spec.gpus_per_worker}
-    cluster.check_fits(1, resources)
+    cluster.check_fits(spec.workers, resources)
     Watch.now = _Now(study, bar, len(ones))
-    tuner = _tuner(study, ones, name, tune.with_resources(trial, resources))
+    tuner = _tuner(study, ones, name, _placed(spec.workers, resources), resources)
     grid = tuner.fit()
     return [_run(study, grid[k]) for k in range(len(grid))]
 
@@ -94,7 +94,13 @@ class Watch(tune.Callback):
             Watch.now.tell(trials)
 
 
-def _tuner(study: Study, ones: Sequence[Drawn], name: str, trainable: Any) -> tune.Tuner:
+def _placed(workers: int, resources: dict[str, float]) -> Any:
+    """A trial takes what all of its workers need at once, or waits: none ever holds half of it."""
+    group = tune.PlacementGroupFactory([resources] * workers) if workers > 1 else resources
+    return tune.with_resources(trial, group)
+
+
+def _tuner(study: Study, ones: Sequence[Drawn], name: str, trainable: Any, resources: dict[str, float]) -> tune.Tuner:
     folder = study.home / name
     if tune.Tuner.can_restore(str(folder)):
         try:
@@ -113,6 +119,8 @@ def _tuner(study: Study, ones: Sequence[Drawn], name: str, trainable: Any) -> tu
             "metric": search.metric,
             "sign": search.sign,
             "concurrent": search.concurrent,
+            "workers": study.cluster.workers,
+            "resources": resources,
             **drawn,
         },
         tune_config=tune.TuneConfig(

@@ -21,9 +21,10 @@ from instrunet.errors import JobError
 from instrunet.experiment import Experiment
 from instrunet.search.space import changed, recipe_key
 from instrunet.training import checkpoints
-from instrunet.training.fit import Metrics, fit
+from instrunet.training.fit import Metrics
 from instrunet.training.job import Job
 from instrunet.training.state import STATE_FILE, Save, rescale
+from pipelines.ranks import fit_all
 from pipelines.train import config_of, job_of
 
 EXPERIMENT, JOBS, CHECKPOINTS = "experiment.json", "jobs", "checkpoints"
@@ -56,8 +57,7 @@ def job_of_trial(home: Path, fields: Mapping[str, Any]) -> Job:
 
 def trial(config: dict[str, Any]) -> None:
     """What is wrong with a configuration would be wrong again: it is reported, and the study goes on."""
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // config["concurrent"]))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // (config["concurrent"] * config["workers"])))
     home, name = Path(config["home"]), tune.get_context().get_trial_id()
     try:
         job = job_of_trial(home, config["one"]["fields"])
@@ -66,7 +66,7 @@ def trial(config: dict[str, Any]) -> None:
         whose = {"trial": name, "learning_rate": job.train.learning_rate}
         if begun:  # Tune may not have heard of it
             _tell(parts.read_json(begun / STATE_FILE)["progress"]["history"][-1], whose)
-        fit(job, partial(report, own, whose), device, begun)
+        fit_all(job, partial(report, own, whose), begun, config["workers"], config["resources"])
     except PASSING:
         raise
     except Exception as error:  # whatever it is, it has a name

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import environment, make_place, run
-from making import LABELS, RATE, chord
+from making import tones_corpus
 
 from instrunet.bundle import Bundle
 
@@ -44,17 +44,9 @@ COMMAND = "python jobs/tune.py study.yaml"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import soundfile as sf
-
     place = make_place(tmp_path_factory.mktemp("tune") / "instrunet")
     (place / "study.yaml").write_text(STUDY)
-    (place / "FOLDER").mkdir()
-    rows = ["path,label,group"]
-    for k in range(48):
-        label = LABELS[k % 3]
-        sf.write(place / "FOLDER" / f"{k}.wav", chord([label], 0.5, k), RATE, subtype="FLOAT")
-        rows.append(f"{k}.wav,{label},{label}{k // 6}")
-    (place / "FOLDER/metadata.csv").write_text("\n".join(rows) + "\n")
+    tones_corpus(place / "FOLDER", 48)
     return place
 
 
