@@ -19,7 +19,7 @@ from instrunet.training import checkpoints
 from instrunet.training.state import BUNDLE_FOLDER, STATE_FILE
 from pipelines import algorithms, cluster
 from pipelines.console import Bar, note
-from pipelines.trials import CHECKPOINTS, FAILED, features_of, trial
+from pipelines.trials import CHECKPOINTS, FAILED, job_of_trial, trial
 
 EVERY_S = 60.0  # a line on what was spent so far
 RAY, CONFIRM = "ray", "confirm"
@@ -27,7 +27,7 @@ RAY, CONFIRM = "ray", "confirm"
 
 @dataclass(frozen=True)
 class Study:
-    """`most` is the number of epochs that all of its trials have together."""
+    """`epochs` are the most that a trial has, `most` is what all of them have together."""
 
     home: Path
     search: SearchSpec
@@ -150,15 +150,16 @@ def _run(study: Study, outcome: Any) -> Run:
     name = Path(outcome.path).name
     made = checkpoints.newest(study.home / CHECKPOINTS / name)
     history = parts.read_json(made / STATE_FILE)["progress"]["history"] if made else []
+    job = job_of_trial(study.home, fields)
     return Run(
         trial=name,
         fields=fields,
         told=told,
-        features=features_of(study.home, fields),
+        features=job.features,
         bundle=made / BUNDLE_FOLDER if made else None,
         history=history,
         reason=str(reason),
-        stopped=bool(history) and not reason and history[-1]["epoch"] + 1 < study.epochs,
+        stopped=bool(history) and not reason and history[-1]["epoch"] + 1 < job.train.epochs,
     )
 
 

@@ -43,10 +43,6 @@ def write_inputs(home: Path, experiment: Experiment, jobs: dict[str, Job]) -> No
         parts.write_json(home / JOBS / f"{key}.json", config_of(job))
 
 
-def features_of(home: Path, fields: Mapping[str, Any]) -> Path:
-    return job_of_trial(home, fields).features
-
-
 def job_of_trial(home: Path, fields: Mapping[str, Any]) -> Job:
     spec = changed(Experiment.model_validate(parts.read_json(home / EXPERIMENT)), fields)
     job = job_of(parts.read_json(home / JOBS / f"{recipe_key(spec)}.json"))

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,15 @@ def _most(experiment: Experiment, ones: Sequence[Drawn]) -> int:
     """Epochs of all trials together, if none is stopped."""
     search = experiment.tune
     assert search
-    each = [changed(experiment, one.fields).train.epochs for one in ones]  # and each of them is an experiment
+    each = _epochs(experiment, ones)
     confirm = search.confirm
     again = sum(sorted(each)[-confirm.top :]) * confirm.seeds if confirm else 0
     return sum(each) + again
+
+
+def _epochs(experiment: Experiment, ones: Sequence[Drawn]) -> list[int]:
+    """Of each trial; and each is an experiment."""
+    return [changed(experiment, one.fields).train.epochs for one in ones]
 
 
 def _trials_told(experiment: Experiment, ones: Sequence[Drawn]) -> str:
@@ -99,7 +105,7 @@ def _search(experiment: Experiment, ones: Sequence[Drawn], home: Path, most: int
     """The trials, and the best of them again with other seeds."""
     search, seed = experiment.tune, experiment.train.seed
     assert search
-    asked = Study(home, search, experiment.cluster, experiment.train.epochs, seed, most)
+    asked = Study(home, search, experiment.cluster, max(_epochs(experiment, ones)), seed, most)
     with bar("trials", len(ones)) as progress:
         runs = study.run(asked, ones, study.RAY, progress)
     best = ranked(runs, search.metric, search.sign)
@@ -111,14 +117,8 @@ def _search(experiment: Experiment, ones: Sequence[Drawn], home: Path, most: int
         for one in top
         for k in range(search.confirm.seeds)
     ]
-    asked = Study(
-        home,
-        search.model_copy(update={"scheduler": "random", "sampler": "random"}),
-        experiment.cluster,
-        experiment.train.epochs,
-        seed,
-        most,
-    )
+    whole = search.model_copy(update={"scheduler": "random", "sampler": "random"})
+    asked = replace(asked, search=whole)
     with bar("other seeds", len(again)) as progress:
         confirmed = study.run(asked, again, study.CONFIRM, progress)
     return runs, {one.trial: [run for run in confirmed if run.told["of"] == one.trial] for one in top}

@@ -36,7 +36,7 @@ tune:
       each:
         plain: {}
         broken: {train.learning_rate: 1.0e+12}
-        bands: {front.features.0.n_mels: 24, train.learning_rate: 1.0e-9}
+        bands: {front.features.0.n_mels: 24, train.learning_rate: 1.0e-9, train.on_collapse: ignore}
         longer: {train.epochs: 40, train.early_stop_patience: 40}
 """
 COMMAND = "python jobs/tune.py study.yaml"
