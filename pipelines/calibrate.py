@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> Path:
     corpus, digest = str(scored.clips["corpus"].iloc[0]), manifest.digest(rows)
     made, notes = decided(bundle.spec, _heard(bundle, scored), asked, corpus, digest)
     hashes = audit.hashes_of(audit.prints_of(folder))
-    made = made.model_copy(update={"trained": _heard_too(bundle.spec.trained, rows, hashes), "runtimes": ()})
+    made = made.model_copy(update={"trained": heard_too(bundle.spec.trained, rows, hashes), "runtimes": ()})
     publish(Bundle(made, bundle.network).save, args.out)
     _record(args.bundle, made, spec)
     for text in notes:
@@ -98,7 +98,7 @@ def _heard(bundle: Bundle, scored: Scored) -> Heard:
     return Heard(bundle.spec.kind, scored.logits, ids, truth_of(bundle, scored), groups)
 
 
-def _heard_too(trained: Provenance, rows: pd.DataFrame, hashes: dict[str, str]) -> Provenance:
+def heard_too(trained: Provenance, rows: pd.DataFrame, hashes: dict[str, str]) -> Provenance:
     """With the clips of the fit as ones it was validated on: no score on them is honest any more."""
     keys, ids = manifest.group_keys(rows), set(rows["clip_id"])
     more: dict[str, set[str]] = {

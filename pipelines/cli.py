@@ -124,6 +124,21 @@ def run_experiment(args: argparse.Namespace, pipeline: str, **more: Any) -> int:
     return run(whole, args.verbose)
 
 
+def run_ensemble(args: argparse.Namespace) -> int:
+    """`pipelines/ensemble.py:run` on BUNDLE ... CONFIG k=v."""
+
+    def whole() -> Path | None:
+        at = [k for k, word in enumerate(args.words) if word.endswith((".yaml", ".yml"))]
+        if not at:
+            raise ConfigError("expected a CONFIG (.yaml) behind the bundles, got none; its validation split decides")
+        args.bundles = [Path(word) for word in args.words[: at[0]]]
+        args.config, args.overrides = args.words[at[0]], args.words[at[0] + 1 :]
+        made: Path = importlib.import_module("pipelines.ensemble").run(args)
+        return made
+
+    return run(whole, args.verbose)
+
+
 def run_pipeline(pipeline: str, args: argparse.Namespace) -> int:
     """Run `pipelines/<pipeline>.py:run` on what the command line said."""
 

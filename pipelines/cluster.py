@@ -84,6 +84,8 @@ def check_fits(spec: ClusterSpec, n_workers: int) -> None:
         return
     there = ray.cluster_resources() if ray.is_initialized() else _own(spec)
     for name, amount in of_a_worker(spec).items():
+        if amount > 1 and name == "GPU" and amount != int(amount):
+            raise ConfigError(f"a worker takes a part of one GPU or whole ones, got {amount:g}; set gpus_per_worker so")
         if n_workers * amount > there.get(name, 0):
             raise ConfigError(
                 f"{n_workers} x {amount:g} {name} are asked for, this machine's Ray has {there.get(name, 0):g}; lower "
@@ -113,6 +115,7 @@ def hush(*, verbose: bool) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's traceback: its reason is in trials.json
 
 
 def slots() -> int:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, HyperBandScheduler, TrialScheduler
 
 from instrunet.data import parts
 from instrunet.experiment import ClusterSpec
@@ -18,9 +17,9 @@ from instrunet.search.space import Drawn
 from instrunet.search.spec import SearchSpec
 from instrunet.training import checkpoints
 from instrunet.training.state import BUNDLE_FOLDER, STATE_FILE
-from pipelines import cluster
+from pipelines import algorithms, cluster
 from pipelines.console import Bar, note
-from pipelines.trials import CHECKPOINTS, FAILED, features_of, trial
+from pipelines.trials import CHECKPOINTS, FAILED, job_of_trial, trial
 
 EVERY_S = 60.0  # a line on what was spent so far
 RAY, CONFIRM = "ray", "confirm"
@@ -28,7 +27,7 @@ RAY, CONFIRM = "ray", "confirm"
 
 @dataclass(frozen=True)
 class Study:
-    """`most` is the number of epochs that all of its trials have together."""
+    """`epochs` are the most that a trial has, `most` is what all of them have together."""
 
     home: Path
     search: SearchSpec
@@ -44,9 +43,10 @@ class Study:
 
 def run(study: Study, ones: Sequence[Drawn], name: str, bar: Bar) -> list[Run]:
     """Try all of `ones`, or as many draws of a sampler that looks at what came before."""
-    cluster.check_fits(study.cluster, 1)
+    spec, resources = study.cluster, cluster.of_a_worker(study.cluster)
+    cluster.check_fits(spec, spec.workers)
     Watch.now = _Now(study, bar, len(ones))
-    tuner = _tuner(study, ones, name, tune.with_resources(trial, cluster.of_a_worker(study.cluster)))
+    tuner = _tuner(study, ones, name, _placed(spec.workers, resources), resources)
     grid = tuner.fit()
     return [_run(study, grid[k]) for k in range(len(grid))]
 
@@ -93,7 +93,13 @@ class Watch(tune.Callback):
             Watch.now.tell(trials)
 
 
-def _tuner(study: Study, ones: Sequence[Drawn], name: str, trainable: Any) -> tune.Tuner:
+def _placed(workers: int, resources: dict[str, float]) -> Any:
+    """A trial takes what all of its workers need at once, or waits: none ever holds half of it."""
+    group = tune.PlacementGroupFactory([resources] * workers) if workers > 1 else resources
+    return tune.with_resources(trial, group)
+
+
+def _tuner(study: Study, ones: Sequence[Drawn], name: str, trainable: Any, resources: dict[str, float]) -> tune.Tuner:
     folder = study.home / name
     if tune.Tuner.can_restore(str(folder)):
         try:
@@ -104,6 +110,7 @@ def _tuner(study: Study, ones: Sequence[Drawn], name: str, trainable: Any) -> tu
             note(f"the study begun here left no record to go on from ({type(error).__name__}); it starts again")
             shutil.rmtree(folder)
     search = study.search
+    algorithm, drawn, samples = algorithms.sampler(search, ones, study.seed)
     return tune.Tuner(
         trainable,
         param_space={
@@ -111,14 +118,17 @@ def _tuner(study: Study, ones: Sequence[Drawn], name: str, trainable: Any) -> tu
             "metric": search.metric,
             "sign": search.sign,
             "concurrent": search.concurrent,
-            "one": tune.grid_search([{"fields": one.fields, "told": one.told} for one in ones]),
+            "workers": study.cluster.workers,
+            "resources": resources,
+            **drawn,
         },
         tune_config=tune.TuneConfig(
             metric=search.metric,
             mode=study.mode,
             max_concurrent_trials=search.concurrent,
-            scheduler=_scheduler(search, study.epochs),
-            search_alg=tune.search.BasicVariantGenerator(max_concurrent=search.concurrent),
+            num_samples=samples,
+            scheduler=algorithms.scheduler(search, study.epochs),
+            search_alg=algorithm,
             trial_dirname_creator=lambda one: one.trial_id,
             reuse_actors=True,
         ),
@@ -132,20 +142,6 @@ def _tuner(study: Study, ones: Sequence[Drawn], name: str, trainable: Any) -> tu
     )
 
 
-def _scheduler(search: SearchSpec, epochs: int) -> TrialScheduler:
-    match search.scheduler:
-        case "asha":
-            return ASHAScheduler(
-                time_attr="epochs_done",
-                max_t=epochs,
-                grace_period=min(search.grace_epochs, epochs),
-                reduction_factor=search.reduction,
-            )
-        case "hyperband":
-            return HyperBandScheduler(time_attr="epochs_done", max_t=epochs, reduction_factor=search.reduction)
-    return FIFOScheduler()
-
-
 def _run(study: Study, outcome: Any) -> Run:
     metrics = outcome.metrics or {}
     fields, told = (outcome.config["one"][key] for key in ("fields", "told"))
@@ -153,15 +149,16 @@ def _run(study: Study, outcome: Any) -> Run:
     name = Path(outcome.path).name
     made = checkpoints.newest(study.home / CHECKPOINTS / name)
     history = parts.read_json(made / STATE_FILE)["progress"]["history"] if made else []
+    job = job_of_trial(study.home, fields)
     return Run(
         trial=name,
         fields=fields,
         told=told,
-        features=features_of(study.home, fields),
+        features=job.features,
         bundle=made / BUNDLE_FOLDER if made else None,
         history=history,
         reason=str(reason),
-        stopped=bool(history) and not reason and history[-1]["epoch"] + 1 < study.epochs,
+        stopped=bool(history) and not reason and history[-1]["epoch"] + 1 < job.train.epochs,
     )
 
 

@@ -5,7 +5,9 @@ HOME/checkpoints/<trial>/                       the newest two of each
 """
 
 import os
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,13 +21,15 @@ from instrunet.errors import JobError
 from instrunet.experiment import Experiment
 from instrunet.search.space import changed, recipe_key
 from instrunet.training import checkpoints
-from instrunet.training.fit import Metrics, fit
+from instrunet.training.fit import Metrics
 from instrunet.training.job import Job
-from instrunet.training.state import STATE_FILE, Save
+from instrunet.training.state import STATE_FILE, Save, rescale
+from pipelines.ranks import fit_all
 from pipelines.train import config_of, job_of
 
 EXPERIMENT, JOBS, CHECKPOINTS = "experiment.json", "jobs", "checkpoints"
-WHOSE = "whose.json"  # all that a checkpoint of Tune's holds
+WHOSE, ADOPTED = "whose.json", "adopted.json"  # all that a checkpoint of Tune's holds; whose ours were, at first
+ADOPTIONS = 3  # tries
 FAILED = "failed"  # a trial's last report, where its configuration cannot be trained: why
 WORST = {1: 0.0, -1: 1e9}  # by the sign of the figure
 PASSING = (OSError, torch.OutOfMemoryError)  # a full disk, a GPU that others use too: worth another try
@@ -39,10 +43,6 @@ def write_inputs(home: Path, experiment: Experiment, jobs: dict[str, Job]) -> No
         parts.write_json(home / JOBS / f"{key}.json", config_of(job))
 
 
-def features_of(home: Path, fields: Mapping[str, Any]) -> Path:
-    return job_of_trial(home, fields).features
-
-
 def job_of_trial(home: Path, fields: Mapping[str, Any]) -> Job:
     spec = changed(Experiment.model_validate(parts.read_json(home / EXPERIMENT)), fields)
     job = job_of(parts.read_json(home / JOBS / f"{recipe_key(spec)}.json"))
@@ -53,15 +53,16 @@ def job_of_trial(home: Path, fields: Mapping[str, Any]) -> Job:
 
 def trial(config: dict[str, Any]) -> None:
     """What is wrong with a configuration would be wrong again: it is reported, and the study goes on."""
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // config["concurrent"]))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // (config["concurrent"] * config["workers"])))
     home, name = Path(config["home"]), tune.get_context().get_trial_id()
     try:
         job = job_of_trial(home, config["one"]["fields"])
-        begun = _begun(home, name)
+        own = home / CHECKPOINTS / name
+        begun = _begun(own, job.train.learning_rate)
+        whose = {"trial": name, "learning_rate": job.train.learning_rate}
         if begun:  # Tune may not have heard of it
-            _tell(parts.read_json(begun / STATE_FILE)["progress"]["history"][-1], name)
-        fit(job, partial(report, home / CHECKPOINTS / name), device, begun)
+            _tell(parts.read_json(begun / STATE_FILE)["progress"]["history"][-1], whose)
+        fit_all(job, partial(report, own, whose), begun, config["workers"], config["resources"])
     except PASSING:
         raise
     except Exception as error:  # whatever it is, it has a name
@@ -69,22 +70,52 @@ def trial(config: dict[str, Any]) -> None:
         tune.report({FAILED: reason, config["metric"]: WORST[config["sign"]], "epochs_done": 0})
 
 
-def report(folder: Path, metrics: Metrics, save: Save) -> None:
+def report(folder: Path, whose: dict[str, Any], metrics: Metrics, save: Save) -> None:
     """Tune's record of checkpoints is as old as its last snapshot: it is given a name, and ours are beside it."""
     try:
         checkpoints.publish(folder, int(metrics["step"]), save, validated=True)
     except JobError as error:
         raise OSError(str(error)) from None
-    _tell(metrics, folder.name)
+    _tell(metrics, whose)
 
 
-def _tell(metrics: Metrics, name: str) -> None:
+def _tell(metrics: Metrics, whose: dict[str, Any]) -> None:
     with TemporaryDirectory() as folder:
-        parts.write_json(Path(folder) / WHOSE, {"trial": name})
+        parts.write_json(Path(folder) / WHOSE, whose | {"step": metrics["step"]})
         done = {"epochs_done": metrics["epoch"] + 1}  # what ASHA compares by: a trial may validate inside epochs
         tune.report(metrics | done, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
-def _begun(home: Path, name: str) -> Path | None:
-    """The newest checkpoint of this trial."""
-    return checkpoints.newest(home / CHECKPOINTS / name)
+def _begun(own: Path, learning_rate: float) -> Path | None:
+    """The newest checkpoint of this trial; of another, where a population goes on from that one."""
+    if checkpoint := tune.get_checkpoint():
+        with checkpoint.as_directory() as folder:
+            whose = parts.read_json(Path(folder) / WHOSE)
+        if whose["trial"] != own.name and not _is_adopted(own, whose):
+            _adopt(own, whose, learning_rate / whose["learning_rate"])
+    return checkpoints.newest(own)
+
+
+def _is_adopted(own: Path, whose: dict[str, Any]) -> bool:
+    return (own / ADOPTED).is_file() and parts.read_json(own / ADOPTED) == whose
+
+
+def _adopt(own: Path, whose: dict[str, Any], rate: float) -> None:
+    aside = own.with_name(f".{own.name}.tmp")
+    copied = _copied(own.with_name(whose["trial"]), aside)
+    if copied is None:
+        return
+    rescale(copied, rate)
+    parts.write_json(aside / ADOPTED, whose)
+    shutil.rmtree(own, ignore_errors=True)
+    aside.rename(own)
+
+
+def _copied(theirs: Path, aside: Path) -> Path | None:
+    """The other may go on and remove its newest meanwhile: then there is a newer one."""
+    for _ in range(ADOPTIONS):
+        shutil.rmtree(aside, ignore_errors=True)
+        if newest := checkpoints.newest(theirs):
+            with suppress(shutil.Error, FileNotFoundError):
+                return Path(shutil.copytree(newest, aside / newest.name))
+    return None

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from pipelines.study import Study
 from pipelines.tracking import Tracker
 from pipelines.train import BUNDLE, job_for, run_folder
 
+RECORDS = "records"  # of each trial, for MLflow
+
 
 def run(experiment: Experiment, verbose: bool = False, resume: bool = False) -> Path:
     """Run the study an experiment describes: a page, study.json, trials.json and the best bundle.
@@ -32,6 +35,7 @@ def run(experiment: Experiment, verbose: bool = False, resume: bool = False) -> 
     assert search, "that was checked"
     page.require()
     places.need_disk(experiment.out, "a search")
+    cluster.check_fits(experiment.cluster, experiment.cluster.workers)
     experiment = lineage.located(experiment)
     ones = configurations(search.space, search.samples, experiment.train.seed)
     most = _most(experiment, ones)
@@ -50,7 +54,9 @@ def run(experiment: Experiment, verbose: bool = False, resume: bool = False) -> 
     with Tracker(experiment.tracking, home, experiment.out, experiment.name) as tracker:
         tracker.params(experiment.model_dump(mode="json"))
         tracker.tags(lineage.tags(next(iter(jobs.values())).draft.trained))
-        found = _conclude(experiment, _search(experiment, ones, home, most), home, most)
+        runs, confirmed = _search(experiment, ones, home, most)
+        record(experiment, [*runs, *(run for more in confirmed.values() for run in more)], home, tracker)
+        found = _conclude(experiment, (runs, confirmed), home, most)
         tracker.metrics(0, _figures(found))
         for name in (STUDY, TRIALS, page.PAGE):
             tracker.artifacts(home / name, "study")
@@ -64,10 +70,15 @@ def _most(experiment: Experiment, ones: Sequence[Drawn]) -> int:
     """Epochs of all trials together, if none is stopped."""
     search = experiment.tune
     assert search
-    each = [changed(experiment, one.fields).train.epochs for one in ones]  # and each of them is an experiment
+    each = _epochs(experiment, ones)
     confirm = search.confirm
     again = sum(sorted(each)[-confirm.top :]) * confirm.seeds if confirm else 0
     return sum(each) + again
+
+
+def _epochs(experiment: Experiment, ones: Sequence[Drawn]) -> list[int]:
+    """Of each trial; and each is an experiment."""
+    return [changed(experiment, one.fields).train.epochs for one in ones]
 
 
 def _trials_told(experiment: Experiment, ones: Sequence[Drawn]) -> str:
@@ -95,7 +106,7 @@ def _search(experiment: Experiment, ones: Sequence[Drawn], home: Path, most: int
     """The trials, and the best of them again with other seeds."""
     search, seed = experiment.tune, experiment.train.seed
     assert search
-    asked = Study(home, search, experiment.cluster, experiment.train.epochs, seed, most)
+    asked = Study(home, search, experiment.cluster, max(_epochs(experiment, ones)), seed, most)
     with bar("trials", len(ones)) as progress:
         runs = study.run(asked, ones, study.RAY, progress)
     best = ranked(runs, search.metric, search.sign)
@@ -107,14 +118,8 @@ def _search(experiment: Experiment, ones: Sequence[Drawn], home: Path, most: int
         for one in top
         for k in range(search.confirm.seeds)
     ]
-    asked = Study(
-        home,
-        search.model_copy(update={"scheduler": "random", "sampler": "random"}),
-        experiment.cluster,
-        experiment.train.epochs,
-        seed,
-        most,
-    )
+    whole = search.model_copy(update={"scheduler": "random", "sampler": "random"})
+    asked = replace(asked, search=whole)
     with bar("other seeds", len(again)) as progress:
         confirmed = study.run(asked, again, study.CONFIRM, progress)
     return runs, {one.trial: [run for run in confirmed if run.told["of"] == one.trial] for one in top}
@@ -134,6 +139,19 @@ def _conclude(experiment: Experiment, found: tuple[list[Run], dict[str, Any]], h
     parts.write_json(home / STUDY, made)
     page.write(made, table, home)
     return made
+
+
+def record(experiment: Experiment, runs: Sequence[Run], home: Path, parent: Tracker) -> None:
+    """A run of MLflow for each trial under that of the study; one that is there already is not made again."""
+    for run in runs:
+        folder = home / RECORDS / run.trial
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{experiment.name} {run.trial}"
+        with Tracker(experiment.tracking, folder, experiment.out, name, parent=parent.key) as tracker:
+            tracker.params(run.fields)
+            tracker.tags({"status": run.status, **({"reason": run.reason} if run.reason else {})})
+            for metrics in run.history:
+                tracker.metrics(experiment.train.tick(metrics), metrics)
 
 
 def _figures(made: dict[str, Any]) -> dict[str, float]:

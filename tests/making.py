@@ -59,6 +59,18 @@ def tone_clips(folder: Path, n_train: int, n_val: int, labels: list[list[str]], 
     return clips
 
 
+def tones_corpus(folder: Path, n: int) -> Path:
+    """A folder with metadata.csv, of n half-second tones: a group holds two of a label."""
+    folder.mkdir(parents=True)
+    rows = ["path,label,group"]
+    for k in range(n):
+        label = LABELS[k % len(LABELS)]
+        sf.write(folder / f"{k}.wav", chord([label], 0.5, k), RATE, subtype="FLOAT")
+        rows.append(f"{k}.wav,{label},{label}{k // 6}")
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
 def features_folder(folder: Path, clips: list[dict[str, Any]], front: FrontEnd = FRONT, per_part: int = 10) -> Path:
     featurizer = Featurizer(front)
     for number, at in enumerate(range(0, len(clips), per_part)):

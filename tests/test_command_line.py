@@ -55,6 +55,12 @@ def refused(here: Path, command: str, *told: str) -> None:
         ("tag.py nowhere jobs --out runs/tags", "expected a bundle"),
         ("evaluate.py nowhere configs/smoke.yaml --out runs/report", "expected a bundle"),
         ("predict.py nowhere a.wav", "expected a bundle"),
+        ("ensemble.py nowhere configs/smoke.yaml --out runs/x", "expected a bundle"),
+        ("ensemble.py nowhere --out runs/x", "expected a CONFIG (.yaml) behind the bundles, got none"),
+        (
+            "tune.py configs/smoke.yaml 'tune={space: {train.epoch: {choice: [1]}}}'",
+            "tune.space: unknown field train.epoch; did you mean epochs?",
+        ),
         ("export.py nowhere --out runs/x", "expected a bundle"),
         ("submit.py trian configs/smoke.yaml --dry-run", "did you mean train?"),
     ],

@@ -125,6 +125,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """A list that `write_json` wrote."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(value, list):
+        raise DataError(f"{path} should hold a list, it holds a {type(value).__name__}")
+    return value
+
+
 def write_json(path: Path, value: Any) -> Path:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     return write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))

@@ -1,10 +1,12 @@
 """A search space that is wrong is refused before anything starts: its form, its fields and all that they may be."""
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
 from instrunet.errors import ConfigError
 from instrunet.experiment import Experiment
+from instrunet.search import mutations
 from instrunet.search.space import (
     ALL,
     ANYWHERE,
@@ -48,6 +50,10 @@ def check(experiment: Experiment) -> None:
                 f"tune.space.{_of_heard(corner)}: what trials begin with cannot be searched, as the bundle says what "
                 "it has heard; run one study for each"
             )
+    if search.scheduler == "pbt":
+        mutations.check(search.space)
+        if search.sampler == "tpe":
+            raise ConfigError("tune.sampler=tpe and tune.scheduler=pbt both change values; choose one of them")
     if search.sampler == "tpe":
         _check_tpe(search.space)
 
@@ -63,6 +69,8 @@ def _check_metric(experiment: Experiment, search: SearchSpec) -> None:
 
 def _check_tpe(space: Mapping[str, Any]) -> None:
     """It draws each value when earlier trials have ended; features are made before the first begins."""
+    if importlib.util.find_spec("optuna") is None:
+        raise ConfigError("tune.sampler=tpe needs optuna, which is not installed; run: pip install instrunet[tpe]")
     if len(grids(space)) > 1:
         raise ConfigError("tune.sampler=tpe draws each value, got a grid; write choice for grid, branches for each")
     for name in sorted(fields_of({k: v for k, v in space.items() if k.split(".")[0] not in RECIPE})):

@@ -19,6 +19,7 @@ from instrunet.losses import ClassWeights, LossSpec
 from instrunet.models.transfer import TransferSpec
 
 Monitor = Literal["val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1", "val_micro_f1", "val_lrap"]
+RATES = ("lr", "initial_lr", "max_lr", "min_lr")  # of a group of parameters
 WARMUP_SHARE = {"cosine": 0.05, "one_cycle": 0.3}
 
 
@@ -156,7 +157,7 @@ def _cosine(step: int, steps: int, warmup: int) -> float:
 def slow_down(optimizer: Optimizer, schedule: LRScheduler, factor: float) -> None:
     """Every rate that an optimizer and its schedule remember, times a factor."""
     for group in optimizer.param_groups:
-        group.update({key: group[key] * factor for key in ("lr", "initial_lr", "max_lr", "min_lr") if key in group})
+        group.update({key: group[key] * factor for key in RATES if key in group})
     if hasattr(schedule, "base_lrs"):
         schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
 

@@ -25,7 +25,7 @@ from instrunet.models.adversarial import DomainAdversarial
 from instrunet.models.transfer import Held
 from instrunet.training.average import Average
 from instrunet.training.meter import Meter
-from instrunet.training.optim import slow_down
+from instrunet.training.optim import RATES, slow_down
 
 Save = Callable[[Path], None]
 STATE_FILE, TENSORS_FILE, BUNDLE_FOLDER = "state.json", "state.safetensors", "bundle"
@@ -149,6 +149,16 @@ def load_state(folder: Path, trainee: Trainee) -> Progress:
     trainee.meter.n = tree["metered"]
     trainee.clock = {"groups": tree["clock"]["groups"], "schedule": _infinite(tree["clock"]["schedule"])}
     return Progress(**_infinite(tree["progress"]))
+
+
+def rescale(folder: Path, factor: float) -> None:
+    """Every rate that a checkpoint remembers, times a factor: what goes on from it learns faster or slower."""
+    tree = read_json(folder / STATE_FILE)
+    for group in [*tree["groups"], *tree["clock"]["groups"]]:
+        group.update({key: group[key] * factor for key in RATES if key in group})
+    for schedule in (tree["schedule"], tree["clock"]["schedule"]):
+        schedule.update({k: [rate * factor for rate in schedule[k]] for k in ("base_lrs", "_last_lr") if k in schedule})
+    (folder / STATE_FILE).write_text(canonical_json(tree), encoding="utf-8")
 
 
 def copied(network: nn.Module) -> dict[str, Tensor]:

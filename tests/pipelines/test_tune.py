@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import environment, make_place, run
-from making import LABELS, RATE, chord
+from making import tones_corpus
 
 from instrunet.bundle import Bundle
 
@@ -36,7 +36,7 @@ tune:
       each:
         plain: {}
         broken: {train.learning_rate: 1.0e+12}
-        bands: {front.features.0.n_mels: 24}
+        bands: {front.features.0.n_mels: 24, train.learning_rate: 1.0e-9, train.on_collapse: ignore}
         longer: {train.epochs: 40, train.early_stop_patience: 40}
 """
 COMMAND = "python jobs/tune.py study.yaml"
@@ -44,17 +44,9 @@ COMMAND = "python jobs/tune.py study.yaml"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import soundfile as sf
-
     place = make_place(tmp_path_factory.mktemp("tune") / "instrunet")
     (place / "study.yaml").write_text(STUDY)
-    (place / "FOLDER").mkdir()
-    rows = ["path,label,group"]
-    for k in range(48):
-        label = LABELS[k % 3]
-        sf.write(place / "FOLDER" / f"{k}.wav", chord([label], 0.5, k), RATE, subtype="FLOAT")
-        rows.append(f"{k}.wav,{label},{label}{k // 6}")
-    (place / "FOLDER/metadata.csv").write_text("\n".join(rows) + "\n")
+    tones_corpus(place / "FOLDER", 48)
     return place
 
 
@@ -141,6 +133,20 @@ def test_the_choice_is_tested_once_and_kept(place: Path, done: Any) -> None:
     assert "Chosen on validation, tested once" in (bundle.parent / "index.html").read_text()
 
 
+def test_each_trial_is_a_run_under_the_study(place: Path, done: Any) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{place / 'runs/mlflow.db'}")
+    (home,) = client.search_experiments(filter_string="name = 'instrunet'")
+    runs = client.search_runs([home.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert parent.info.status == "FINISHED" and parent.data.metrics["n_trials"] == 4
+    assert {run.data.tags["status"] for run in children} == {"done", "failed"} and len(children) == 5
+    (longer, *_) = [run for run in children if run.data.params.get("train.epochs") == "40"]
+    assert len(client.get_metric_history(longer.info.run_id, "val_loss")) == 40
+
+
 def test_a_third_run_has_nothing_to_do(place: Path, done: Any) -> None:
     again = run(COMMAND, place)
     assert again.returncode == 0 and "is searched already" in again.stderr
@@ -152,3 +158,33 @@ def test_nothing_to_go_on_with(place: Path, done: Any) -> None:
     assert "found none; leave --resume out to begin it" in other.stderr
     greedy = run(f"{COMMAND} train.seed=7 cluster.gpus_per_worker=1.5", place)
     assert greedy.returncode == 2 and "are asked for, this machine's Ray has 0" in greedy.stderr
+
+
+def test_its_trials_are_one_ensemble(place: Path, done: Any) -> None:
+    """On its features, which are there: Ray does not start."""
+    (study,) = place.glob("runs/tune/small-*")
+    made_ = run(f"python jobs/ensemble.py {study} study.yaml --out runs/ensemble", place)
+    assert made_.returncode == 0, made_.stderr
+    assert "2 of 3 trials have the front end of its best" in made_.stderr
+    bundle = place / made_.stdout.splitlines()[-1]
+    record = json.loads((bundle.parent / "ensemble.json").read_text())
+    assert [row["name"].split()[0] for row in record["ways"]] == [
+        "task8",
+        "task8",
+        "soft",
+        "weighted",
+        "greedy",
+        "stacking",
+    ]
+    ways = record["ways"][2:]
+    assert record["chosen"] == max(ways, key=lambda row: row["validation"])["name"]
+    assert all(row["test"][1] <= row["test"][0] <= row["test"][2] and row["ms_per_window"] > 0 for row in ways)
+    loaded = Bundle.load(bundle)
+    assert loaded.spec.trained.audit.startswith("leaky") and loaded.spec.model.name == "combined"
+    assert len(loaded.spec.trained.begun_with) == 2
+    said = run(f"python jobs/predict.py {bundle} FOLDER/0.wav", place)
+    assert said.returncode == 0, said.stderr
+    fitted = run(f"python jobs/calibrate.py {bundle} study.yaml --out runs/calibrated", place)
+    assert fitted.returncode == 0, fitted.stderr
+    again = run(f"python jobs/ensemble.py {study} study.yaml --out runs/ensemble", place)
+    assert again.returncode == 2 and "found something; give another --out" in again.stderr
