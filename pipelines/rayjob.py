@@ -12,7 +12,7 @@ import yaml
 
 from instrunet.config import fingerprint, load_tree
 from instrunet.errors import ConfigError
-from pipelines.target import CREDENTIALS, DNS_LABEL, NAME_LIMIT, ClusterTarget, Pod
+from pipelines.target import CREDENTIALS, DNS_LABEL, NAME_LIMIT, ClusterTarget, Pod, size
 
 JOBS = ("train", "tune", "tag", "evaluate", "calibrate", "featurize", "pack")
 GRACE_S = 120  # a training that is told to stop writes its checkpoint
@@ -21,7 +21,9 @@ GRACE_S = 120  # a training that is told to stop writes its checkpoint
 def manifest(job: str, arguments: list[str], target: ClusterTarget) -> dict[str, Any]:
     """The RayJob that runs `python jobs/<job>.py <arguments>`; the same call gives the same name."""
     _refuse_what_cannot_run(job, arguments)
-    digest = _config_fingerprint(arguments)
+    tree = _tree(arguments)
+    _refuse_what_no_worker_holds(tree or {}, target)
+    digest = fingerprint(tree) if tree is not None else None
     run = {"job": job, "arguments": arguments, "config": digest, "target": target.model_dump(mode="json")}
     labels = {"app.kubernetes.io/name": "instrunet", "instrunet/job": job}
     notes = {"instrunet/config-fingerprint": digest, "instrunet/git-revision": _revision()}
@@ -110,12 +112,33 @@ def _refuse_what_cannot_run(job: str, arguments: list[str]) -> None:
         raise ConfigError("expected arguments without credentials, got a URL that holds some; give them under env")
 
 
-def _config_fingerprint(arguments: list[str]) -> str | None:
-    """Of the tree that the first argument and its overrides give, when it is a YAML file of ours."""
+def _tree(arguments: list[str]) -> dict[str, Any] | None:
+    """What the first argument and its overrides give, when it is a YAML file of ours."""
     if not arguments or "://" in arguments[0] or Path(arguments[0]).suffix not in {".yaml", ".yml"}:
         return None
     overrides = [argument for argument in arguments[1:] if "=" in argument and not argument.startswith("-")]
-    return fingerprint(load_tree(arguments[0], overrides))
+    return load_tree(arguments[0], overrides)
+
+
+def _refuse_what_no_worker_holds(tree: dict[str, Any], target: ClusterTarget) -> None:
+    """Ray would wait for such a node without a word, until the deadline."""
+    asked = tree.get("cluster")
+    asked = asked if isinstance(asked, dict) else {}
+    has = {"cpus": size(target.workers.limits.cpu), "gpus": float(target.workers.gpus)}
+    for name, most in has.items():
+        one = asked.get(f"{name}_per_worker", 0)
+        number = isinstance(one, int | float)
+        if number and one > most:
+            raise ConfigError(
+                f"expected cluster.{name}_per_worker of at most {most:g}, as a worker of the cluster target has, got "
+                f"{one:g}; lower it, or raise the target's workers"
+            )
+        count = asked.get("workers", 1)
+        if number and one and isinstance(count, int) and count > int(most // one) * target.workers.max:
+            raise ConfigError(
+                f"{count} x {one:g} {name} are asked for, {target.workers.max} workers of the cluster target have "
+                f"{most:g} each; lower cluster.workers, or raise workers.max"
+            )
 
 
 def _revision() -> str | None:

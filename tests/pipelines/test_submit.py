@@ -249,6 +249,34 @@ def test_config_that_is_not_there_fails_before_the_cluster_does(smoke: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("arguments", "overrides", "message"),
+    [
+        (
+            ["cluster.gpus_per_worker=1"],
+            (),
+            "expected cluster.gpus_per_worker of at most 0, as a worker of the cluster",
+        ),
+        (["cluster.gpus_per_worker=2"], ("workers.gpus=1",), "expected cluster.gpus_per_worker of at most 1"),
+        (["cluster.cpus_per_worker=4.5"], (), "expected cluster.cpus_per_worker of at most 4, as a worker of the"),
+        (["cluster.workers=9", "cluster.cpus_per_worker=2"], (), "9 x 2 cpus are asked for, 4 workers of the cluster"),
+        (["cluster.workers=8", "cluster.cpus_per_worker=2"], (), None),
+        (["cluster.gpus_per_worker=0.5", "cluster.workers=8"], ("workers.gpus=1",), None),
+        (["cluster.gpus_per_worker=many"], (), None),  # the job itself says it best
+        (["cluster=3"], (), None),
+    ],
+)
+def test_what_no_worker_holds_fails_before_the_cluster_does(
+    smoke: str, arguments: list[str], overrides: tuple[str, ...], message: str | None
+) -> None:
+    if message is None:
+        manifest("train", [smoke, *arguments], target(*overrides))
+        return
+    with pytest.raises(ConfigError, match="^[^\n]+$") as caught:
+        manifest("train", [smoke, *arguments], target(*overrides))
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"deletionStrategy": {"deletionRules": []}}, "deletionStrategy excludes shutdownAfterJobFinishes and the ttl"),
