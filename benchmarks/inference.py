@@ -99,16 +99,18 @@ def main() -> None:
 def _rows(name: str, bundle: Bundle, clips: Sequence[Sound], n: int) -> list[dict[str, Any]]:
     wave = clips[0].wave if clips else np.random.default_rng(0).standard_normal(66_150).astype(np.float32) * 0.1
     sound = Sound(np.resize(wave, 66_150))
-    alike = {(p.runtime, p.precision): p for p in parity.measured(bundle, clips)} if clips else {}
-    rows = []
-    for where, precision in runtime.everywhere():
+    if clips:
+        bundle = parity.noted(bundle, clips)
+    alike = {(p.runtime, p.precision): p for p in bundle.spec.runtimes}
+    rows, n_bytes = [], sum(p.nbytes for p in bundle.network.parameters())
+    for where, precision in runtime.everywhere(bool(bundle.int8)):
         moved = bundle.on(where, precision)
         answers = _times(lambda: moved.decided(sound), n)  # noqa: B023 used at once
         batch = runtime.probe_batch(bundle)
         run = moved._run or runtime.by_torch(bundle)
         with torch.inference_mode():
             alone = _times(lambda: run(batch), n, time.process_time)  # noqa: B023
-        graph = len(runtime._graph(bundle)) if where != "torch" else sum(p.nbytes for p in bundle.network.parameters())
+        graph = len(runtime.graph(bundle, precision)) if where != "torch" else n_bytes
         at = alike.get((where, precision))
         rows.append(
             {
