@@ -16,7 +16,7 @@ from torch import Tensor
 
 from instrunet import runtime
 from instrunet.audio import io
-from instrunet.bundle_files import SPEC_FILE, WEIGHTS_FILE, first_line, read_spec, read_weights, save
+from instrunet.bundle_files import SPEC_FILE, WEIGHTS_FILE, first_line, read_int8, read_spec, read_weights, save
 from instrunet.bundle_spec import BundleSpec, Precision
 from instrunet.data import places
 from instrunet.decisions import Decisions
@@ -51,8 +51,14 @@ class Bundle:
     runs_on = "torch fp32"
     _run: runtime.Run | None = None  # of that runtime
 
+<<<<<<< HEAD
     def __init__(self, spec: BundleSpec, network: Network) -> None:
         self.spec, self.rule = spec, Rule(spec)
+=======
+    def __init__(self, spec: BundleSpec, network: Network, int8: bytes = b"") -> None:
+        self.spec = spec
+        self.int8 = int8  # the network in eight bits, as ONNX
+>>>>>>> serve
         self.network = network.eval()
         self.featurizer = Featurizer(spec.front)
 
@@ -65,11 +71,11 @@ class Bundle:
             network.load_state_dict(weights)
         except RuntimeError as error:
             raise BundleError(f"{path}: the weights are not those of its network: {first_line(error)}") from None
-        return cls(spec, network)
+        return cls(spec, network, read_int8(path, spec.int8_sha256))
 
     def save(self, path: Path) -> Path:
         """Write into an empty folder; the caller publishes the folder whole."""
-        return save(self.spec, self.network, path)
+        return save(self.spec, self.network, path, self.int8)
 
     def on(self, where: str = "auto", precision: Precision = "fp32") -> "Bundle":
         """The same function on another runtime, see runtime.py: `torch`, `onnxruntime`, `openvino`.
@@ -78,7 +84,7 @@ class Bundle:
         """
         if where == "auto":
             where, precision = runtime.fastest(self)
-        moved = Bundle(self.spec, self.network)
+        moved = Bundle(self.spec, self.network, self.int8)
         moved._run, moved.runs_on = runtime.run_on(self, where, precision), f"{where} {precision}"
         return moved
 

@@ -10,21 +10,24 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from instrunet.bundle_spec import BundleSpec
+from instrunet.bundle_spec import MEASURED, BundleSpec
 from instrunet.config import canonical_json
 from instrunet.data.parts import read_json
 from instrunet.errors import BundleError, ConfigError, DataError
 from instrunet.models import Network
 
-SPEC_FILE, WEIGHTS_FILE = "bundle.json", "weights.safetensors"
+SPEC_FILE, WEIGHTS_FILE, INT8_FILE = "bundle.json", "weights.safetensors", "int8.onnx"
 
 
-def save(spec: BundleSpec, network: Network, path: Path) -> Path:
+def save(spec: BundleSpec, network: Network, path: Path, int8: bytes = b"") -> Path:
     path.mkdir(parents=True, exist_ok=True)
     weights = safetensors.torch.save({name: value.contiguous() for name, value in network.state_dict().items()})
     (path / WEIGHTS_FILE).write_bytes(weights)
-    unmeasured = set() if spec.runtimes else {"runtimes"}  # versions before it read what does not name it
-    sealed = spec.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
+    if int8:
+        (path / INT8_FILE).write_bytes(int8)
+    hashes = {"weights_sha256": hashlib.sha256(weights).hexdigest(), "int8_sha256": _sha256(int8)}
+    sealed = spec.model_copy(update=hashes)
+    unmeasured = {name for name in MEASURED if not getattr(sealed, name)}  # older versions read what does not name it
     (path / SPEC_FILE).write_text(
         canonical_json(sealed.model_dump(mode="json", exclude=unmeasured)) + "\n", encoding="utf-8"
     )
@@ -47,18 +50,31 @@ def read_spec(path: Path) -> BundleSpec:
         raise BundleError(str(error)) from None
 
 
+def read_int8(path: Path, sha256: str) -> bytes:
+    return read_sealed(path / INT8_FILE, sha256) if sha256 else b""
+
+
 def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+    content = read_sealed(path, sha256)
+    try:
+        weights: dict[str, Tensor] = safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise BundleError(f"{path} is not a safetensors file: {error}") from None
+    return weights
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest() if content else ""
+
+
+def read_sealed(path: Path, sha256: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}; the bundle is not whole") from None
     if hashlib.sha256(content).hexdigest() != sha256:
         raise BundleError(f"{path} is not the file that bundle.json was sealed with; copy the bundle again")
-    try:
-        weights: dict[str, Tensor] = safetensors.torch.load(content)
-    except SafetensorError as error:
-        raise BundleError(f"{path} is not a safetensors file: {error}") from None
-    return weights
+    return content
 
 
 def first_line(error: Exception) -> str:

@@ -34,6 +34,7 @@ class Provenance(Spec):
         return self.audit.removeprefix("leaky: ") if self.audit.startswith("leaky") else ""
 
 
+MEASURED = {"runtimes", "int8_sha256"}  # what was found of a bundle or made from it, and changes nothing of what it is
 Precision = Literal["fp32", "bf16", "int8"]
 
 
@@ -61,6 +62,7 @@ class BundleSpec(Spec):
     runtimes: tuple[Parity, ...] = ()  # measured; it changes nothing of what the bundle is, nor its fingerprint
     trained: Provenance = Provenance()
     weights_sha256: str = ""
+    int8_sha256: str = ""  # of the network in eight bits, if it was quantised
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
@@ -78,5 +80,5 @@ class BundleSpec(Spec):
 
     def fingerprint(self) -> str:
         """A bundle without decisions has the one that it had before there were any."""
-        tree = self.model_dump(mode="json", exclude={"runtimes"})
+        tree = self.model_dump(mode="json", exclude=MEASURED)
         return fingerprint(tree if self.decisions else {k: v for k, v in tree.items() if k != "decisions"})

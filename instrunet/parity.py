@@ -4,22 +4,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from instrunet import runtime
+from instrunet import quantise, runtime
 from instrunet.audio.io import Sound
 from instrunet.bundle import Bundle
 from instrunet.bundle_spec import Parity
 from instrunet.errors import DataError
+from instrunet.features.featurizer import Windows
+
+FOR_RANGES = 4  # of so many clips one gives the ranges of eight bits, and the others judge
 
 
 def measured(bundle: Bundle, clips: Sequence[Sound]) -> list[Parity]:
     """Of every runtime and precision that is installed here, beside PyTorch in fp32."""
-    heard = [bundle.featurizer.fast(clip.wave) for clip in clips]
-    heard = [windows for windows in heard if len(windows.start_s)]
-    if not heard:
-        raise DataError("no clip gave any sound to compare runtimes on; give other --clips")
+    heard = _heard(bundle, clips)
     plain = [bundle.of_clip(bundle.scores(windows)) for windows in heard]
     found = []
-    for where, precision in runtime.everywhere():
+    for where, precision in runtime.everywhere(bool(bundle.int8)):
         moved = bundle.on(where, precision)
         scores = [moved.of_clip(moved.scores(windows)) for windows in heard]
         pairs = list(zip(plain, scores, strict=True))
@@ -31,5 +31,27 @@ def measured(bundle: Bundle, clips: Sequence[Sound]) -> list[Parity]:
 
 def noted(bundle: Bundle, clips: Sequence[Sound]) -> Bundle:
     """The same bundle, which knows what may be taken for it: `bundle.on("auto")`."""
-    spec = bundle.spec.model_copy(update={"runtimes": tuple(measured(bundle, clips))})
-    return Bundle(spec, bundle.network)
+    known = quantised(bundle, clips[::FOR_RANGES])
+    rest = [clip for k, clip in enumerate(clips) if k % FOR_RANGES] or clips
+    spec = known.spec.model_copy(update={"runtimes": tuple(measured(known, rest))})
+    return Bundle(spec, known.network, known.int8)
+
+
+def quantised(bundle: Bundle, clips: Sequence[Sound]) -> Bundle:
+    """With the network in eight bits, its ranges from these clips; as it is where there is nothing to do it with."""
+    if not runtime.installed("onnxruntime"):
+        return bundle
+    names, whole = bundle.network.names, bundle.spec.front.shapes()
+    batches = [{name: windows.features[name] for name in names} for windows in _heard(bundle, clips)]
+    batches = [batch for batch in batches if all(batch[name].shape[1:] == whole[name] for name in names)]
+    if not batches:  # a graph is of whole windows alone
+        return bundle
+    return Bundle(bundle.spec, bundle.network, quantise.int8(runtime.graph(bundle), batches))
+
+
+def _heard(bundle: Bundle, clips: Sequence[Sound]) -> list[Windows]:
+    heard = [bundle.featurizer.fast(clip.wave) for clip in clips]
+    heard = [windows for windows in heard if len(windows.start_s)]
+    if not heard:
+        raise DataError("no clip gave any sound to compare runtimes on; give other --clips")
+    return heard

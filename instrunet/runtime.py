@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 Run = Callable[[dict[str, Tensor]], NDArray[np.float32]]  # {name: [B, F, L]} to logits [B, K]
 PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "torch": ("fp32", "bf16"),
-    "onnxruntime": ("fp32",),
-    "openvino": ("fp32", "bf16"),
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
 }
 EXTRA = {"onnxruntime": "onnx", "openvino": "openvino,onnx"}
 ONNX = ("onnx", "onnxscript")  # the exporter's
@@ -57,6 +57,10 @@ def run_on(bundle: "Bundle", runtime: str, precision: Precision = "fp32") -> Run
         )
     if not installed(runtime):
         raise ConfigError(f"{runtime} is not installed; run: pip install 'instrunet[{EXTRA[runtime]}]'")
+    if precision == "int8" and not bundle.int8:
+        raise ConfigError(
+            "int8 needs ranges from real clips: take DIR/bundle of jobs/export.py BUNDLE --out DIR --clips FOLDER"
+        )
     if runtime == "torch":
         return by_torch(bundle) if precision == "fp32" else _half(bundle)
     run = {"onnxruntime": _onnxruntime, "openvino": _openvino}[runtime](bundle, precision)
@@ -106,12 +110,14 @@ def trusted(bundle: "Bundle") -> Iterator[tuple[str, Precision]]:
     unchanged = {(p.runtime, p.precision) for p in bundle.spec.runtimes if p.n_clips and not p.changed}
     for runtime in filter(installed, PRECISIONS):
         for precision in PRECISIONS[runtime]:
-            if precision == "fp32" or (runtime, precision) in unchanged:
+            there = precision != "int8" or bundle.int8
+            if precision == "fp32" or (there and (runtime, precision) in unchanged):
                 yield runtime, precision
 
 
-def everywhere() -> Iterator[tuple[str, Precision]]:
-    return ((runtime, precision) for runtime in filter(installed, PRECISIONS) for precision in PRECISIONS[runtime])
+def everywhere(int8: bool = False) -> Iterator[tuple[str, Precision]]:
+    for runtime in filter(installed, PRECISIONS):
+        yield from ((runtime, precision) for precision in PRECISIONS[runtime] if int8 or precision != "int8")
 
 
 def cache() -> Path:
@@ -176,7 +182,7 @@ def _onnxruntime(bundle: "Bundle", precision: Precision) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(_graph(bundle), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(graph(bundle, precision), options, providers=["CPUExecutionProvider"])
 
     def run(batch: dict[str, Tensor]) -> NDArray[np.float32]:
         logits: NDArray[np.float32] = session.run(None, {n: batch[n].numpy() for n in bundle.network.names})[0]
@@ -188,9 +194,9 @@ def _onnxruntime(bundle: "Bundle", precision: Precision) -> Run:
 def _openvino(bundle: "Bundle", precision: Precision) -> Run:
     import openvino
 
-    hints = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision], "PERFORMANCE_HINT": "LATENCY"}
+    hints = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32", "PERFORMANCE_HINT": "LATENCY"}
     core = openvino.Core()
-    request = core.compile_model(core.read_model(_graph(bundle)), "CPU", hints).create_infer_request()
+    request = core.compile_model(core.read_model(graph(bundle, precision)), "CPU", hints).create_infer_request()
 
     def run(batch: dict[str, Tensor]) -> NDArray[np.float32]:
         found = request.infer({n: batch[n].numpy() for n in bundle.network.names})
@@ -200,15 +206,17 @@ def _openvino(bundle: "Bundle", precision: Precision) -> Run:
     return run
 
 
-def _graph(bundle: "Bundle") -> bytes:
-    """The network as ONNX; exporting takes 5 s, so it is kept."""
+def graph(bundle: "Bundle", precision: Precision = "fp32") -> bytes:
+    """The network as ONNX; exporting takes 5 s, so it is kept. In eight bits it is the bundle's."""
+    if precision == "int8":
+        return bundle.int8
     from instrunet import export
 
     version = importlib.metadata.version("onnxscript")
     path = cache() / f"{_key(bundle)}-{torch.__version__.split('+')[0]}-{version}.onnx"
     if not path.is_file():
-        graph = export.network(bundle)
-        write_aside(path, lambda aside: aside.write_bytes(graph))
+        made = export.network(bundle)
+        write_aside(path, lambda aside: aside.write_bytes(made))
     return path.read_bytes()
 
 

@@ -12,12 +12,15 @@ from archives import RATE, sound, tiny_bundle, write
 
 from instrunet import export, parity, runtime
 from instrunet.audio.io import Sound
-from instrunet.bundle import SPEC_FILE, Bundle
+from instrunet.bundle import SPEC_FILE, WEIGHTS_FILE, Bundle
+from instrunet.bundle_files import INT8_FILE
 from instrunet.bundle_spec import BundleSpec, Parity
-from instrunet.errors import ConfigError, DataError, JobError
+from instrunet.errors import BundleError, ConfigError, DataError, JobError
 from pipelines import export as export_job
 
 EVERYWHERE = [("torch", "fp32"), ("torch", "bf16"), ("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")]
+
+EIGHT = [("onnxruntime", "int8"), ("openvino", "int8")]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,7 +72,7 @@ def test_a_window_shorter_than_the_graph_is_run_by_torch(bundle: Bundle) -> None
     ("where", "precision", "said"),
     [
         ("tensorrt", "fp32", "expected a runtime of torch, onnxruntime, openvino or auto, got 'tensorrt'"),
-        ("onnxruntime", "bf16", "onnxruntime runs fp32, got 'bf16'; torch and openvino run it"),
+        ("onnxruntime", "bf16", "onnxruntime runs fp32 and int8, got 'bf16'; torch and openvino run it"),
     ],
 )
 def test_what_there_is_not_is_refused(where: str, precision: str, said: str, bundle: Bundle) -> None:
@@ -143,6 +146,32 @@ def test_parity_is_measured_on_clips(bundle: Bundle) -> None:
         parity.measured(bundle, clips[3:])
 
 
+def test_eight_bits_travel_in_the_bundle(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="int8 needs ranges from real clips"):
+        bundle.on("onnxruntime", "int8")
+    clips = [Sound(sound(2.0, 150 + 40 * k)) for k in range(12)]
+    known = parity.noted(bundle, clips)
+    saved = Bundle(known.spec, known.network, known.int8).save(tmp_path / "bundle")
+    assert sorted(path.name for path in saved.iterdir()) == [SPEC_FILE, INT8_FILE, WEIGHTS_FILE]
+    loaded = Bundle.load(saved)
+    assert loaded.int8 == known.int8 and loaded.fingerprint == Bundle.load(bundle.save(tmp_path / "plain")).fingerprint
+    assert {(p.runtime, p.precision) for p in loaded.spec.runtimes} == {*EVERYWHERE, *EIGHT}
+    assert {p.n_clips for p in loaded.spec.runtimes} == {9}  # three of the twelve gave the ranges
+    for where in ("onnxruntime", "openvino"):
+        moved = loaded.on(where, "int8")
+        apart = [np.subtract(moved.decided(c).window_scores, bundle.decided(c).window_scores) for c in clips]
+        assert 0 < np.abs(apart).max() < 0.15
+    content = (saved / INT8_FILE).read_bytes()
+    (saved / INT8_FILE).write_bytes(content[:-1])
+    with pytest.raises(BundleError, match=r"int8.onnx is not the file that bundle.json was sealed with"):
+        Bundle.load(saved)
+    (saved / INT8_FILE).unlink()
+    with pytest.raises(BundleError, match=r"int8.onnx cannot be read"):
+        Bundle.load(saved)
+    plain = Bundle(loaded.spec, loaded.network).save(tmp_path / "without")  # as calibration leaves it
+    assert INT8_FILE not in {path.name for path in plain.iterdir()} and Bundle.load(plain).int8 == b""
+
+
 def test_a_changed_decision_is_counted(bundle: Bundle) -> None:
     """A clip that is answered by a hair, which any other number would undo."""
     clip = Sound(sound(1.5))
@@ -164,7 +193,7 @@ def test_the_job_leaves_a_bundle_that_knows(bundle: Bundle, tmp_path: Path, caps
     args = argparse.Namespace(bundle=saved, out=tmp_path / "out", clips=str(clips), verbose=False)
     assert export_job.run(args) == tmp_path / "out" / export.FILE
     noted = Bundle.load(tmp_path / "out/bundle")
-    assert [(p.runtime, p.precision) for p in noted.spec.runtimes] == EVERYWHERE
+    assert {(p.runtime, p.precision) for p in noted.spec.runtimes} == {*EVERYWHERE, *EIGHT}
     assert noted.fingerprint == Bundle.load(saved).fingerprint
     assert "and 3 clips" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="is there already"):
