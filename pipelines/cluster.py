@@ -70,12 +70,13 @@ def _silence() -> Iterator[None]:
 
 def check_fits(n_workers: int, resources: dict[str, float]) -> None:
     """Refuse what a Ray of our own can never give: it would be waited for without a word. A cluster may yet grow."""
+    gpus = resources.get("GPU", 0.0)
+    if gpus > 1 and gpus != int(gpus):
+        raise ConfigError(f"a worker takes a part of one GPU or whole ones, got cluster.gpus_per_worker={gpus:g}")
     if os.environ.get("RAY_ADDRESS"):
         return
     there = ray.cluster_resources()
     for name, amount in resources.items():
-        if amount > 1 and name == "GPU" and amount != int(amount):
-            raise ConfigError(f"a worker takes a part of one GPU or whole ones, got {amount:g}; set gpus_per_worker so")
         if n_workers * amount > there.get(name, 0):
             raise ConfigError(
                 f"{n_workers} x {amount:g} {name} are asked for, this machine's Ray has {there.get(name, 0):g}; lower "

@@ -42,6 +42,7 @@ def run(experiment: Experiment, verbose: bool = False, resume: bool = False) -> 
     jobs = _jobs(experiment, ones, verbose)
     home = run_folder(experiment, next(iter(jobs.values())).draft, "tune")
     if resume and not (home / study.RAY).is_dir():
+        shutil.rmtree(home)  # claimed a moment ago
         raise ConfigError(f"expected a study to go on with at {home}, found none; leave --resume out to begin it")
     if parts.is_done(home):
         note(f"{home} is searched already; remove it to search again")
