@@ -51,14 +51,9 @@ class Bundle:
     runs_on = "torch fp32"
     _run: runtime.Run | None = None  # of that runtime
 
-<<<<<<< HEAD
-    def __init__(self, spec: BundleSpec, network: Network) -> None:
-        self.spec, self.rule = spec, Rule(spec)
-=======
     def __init__(self, spec: BundleSpec, network: Network, int8: bytes = b"") -> None:
-        self.spec = spec
+        self.spec, self.rule = spec, Rule(spec)
         self.int8 = int8  # the network in eight bits, as ONNX
->>>>>>> serve
         self.network = network.eval()
         self.featurizer = Featurizer(spec.front)
 

@@ -80,12 +80,13 @@ def check_fits(spec: ClusterSpec, n_workers: int) -> None:
 
     A cluster may yet grow.
     """
+    if spec.gpus_per_worker > 1 and spec.gpus_per_worker != int(spec.gpus_per_worker):
+        given = f"cluster.gpus_per_worker={spec.gpus_per_worker:g}"
+        raise ConfigError(f"a worker takes a part of one GPU or whole ones, got {given}")
     if os.environ.get("RAY_ADDRESS"):
         return
     there = ray.cluster_resources() if ray.is_initialized() else _own(spec)
     for name, amount in of_a_worker(spec).items():
-        if amount > 1 and name == "GPU" and amount != int(amount):
-            raise ConfigError(f"a worker takes a part of one GPU or whole ones, got {amount:g}; set gpus_per_worker so")
         if n_workers * amount > there.get(name, 0):
             raise ConfigError(
                 f"{n_workers} x {amount:g} {name} are asked for, this machine's Ray has {there.get(name, 0):g}; lower "

@@ -42,11 +42,13 @@ def run(experiment: Experiment, verbose: bool = False, resume: bool = False) -> 
     note(f"at most {most} epochs in {_trials_told(experiment, ones)}")
     jobs = _jobs(experiment, ones, verbose)
     home = run_folder(experiment, next(iter(jobs.values())).draft, "tune")
-    if resume and not (home / study.RAY).is_dir():
-        raise ConfigError(f"expected a study to go on with at {home}, found none; leave --resume out to begin it")
     if parts.is_done(home):
         note(f"{home} is searched already; remove it to search again")
         return home
+    if resume and not (home / study.RAY).is_dir():
+        if [path.name for path in home.iterdir()] == [parts.PLAN]:
+            shutil.rmtree(home)  # claimed a moment ago
+        raise ConfigError(f"expected a study to go on with at {home}, found none; leave --resume out to begin it")
     trials.write_inputs(home, experiment, jobs)
     for one in ones:
         check_job(trials.job_of_trial(home, one.fields), experiment.cluster.workers)

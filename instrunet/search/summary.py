@@ -37,11 +37,12 @@ class Choice:
 
 
 def ranked(runs: Sequence[Run], metric: str, sign: int) -> list[Run]:
-    """Those that have a score, the best first; none is the failure of the study."""
+    """Those that have a score, the best first, equals by name, so that a study that goes on chooses the same; none is
+    the failure of the study."""
     scored = [run for run in runs if run.status != "failed"]
     if not scored:
         raise JobError(f"all {len(runs)} trials failed; the first: {runs[0].reason if runs else 'none was begun'}")
-    return sorted(scored, key=lambda run: -sign * run.score(metric))
+    return sorted(scored, key=lambda run: (-sign * run.score(metric), run.trial))
 
 
 def choose(runs: Sequence[Run], confirmed: Mapping[str, Sequence[Run]], metric: str, sign: int) -> Choice:

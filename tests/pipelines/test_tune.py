@@ -14,7 +14,7 @@ from making import tones_corpus
 
 from instrunet.bundle import Bundle
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 STUDY = """
 name: small
 out: runs
@@ -37,7 +37,7 @@ tune:
         plain: {}
         broken: {train.learning_rate: 1.0e+12}
         bands: {front.features.0.n_mels: 24, train.learning_rate: 1.0e-9, train.on_collapse: ignore}
-        longer: {train.epochs: 40, train.early_stop_patience: 40}
+        longer: {train.epochs: 24, train.early_stop_patience: 24}
 """
 COMMAND = "python jobs/tune.py study.yaml"
 
@@ -56,13 +56,9 @@ def killed(place: Path) -> dict[str, float]:
     with (place / "log").open("w") as log:
         job = subprocess.Popen(["bash", "-c", f"exec {COMMAND}"], cwd=place, env=environment(), stdout=log, stderr=log)
     try:
-        for _ in range(2400):
-            rows = reported(place)
-            if sum(max(epochs)[0] >= 4 for epochs in rows.values() if epochs) >= 2:
-                break
+        while sum((4.0 in {number for number, _ in epochs}) for epochs in reported(place).values()) < 2:
             assert job.poll() is None, (place / "log").read_text()
             time.sleep(0.1)
-        time.sleep(1)
     finally:
         os.kill(job.pid, signal.SIGKILL)
         job.wait()
@@ -98,7 +94,7 @@ def test_the_killed_study_went_on(place: Path, killed: dict[str, float], done: A
     assert sum(epochs >= 4 for epochs in killed.values()) >= 2
     # No epoch was trained again, in a finished trial or in one that went on
     assert all(len(epochs) == len({number for number, _ in epochs}) for epochs in rows.values())
-    assert sorted(row["epochs"] for row in made(place, "trials.json")) == [0, 4, 4, 40]
+    assert sorted(row["epochs"] for row in made(place, "trials.json")) == [0, 4, 4, 24]
 
 
 def test_a_configuration_that_cannot_be_trained_is_recorded(place: Path, done: Any) -> None:
@@ -114,10 +110,10 @@ def test_features_were_made_once_for_each_front_end(place: Path, done: Any) -> N
 
 
 def test_it_says_beforehand_what_it_may_cost(place: Path, done: Any) -> None:
-    """3 x 4 + 40 epochs, and the longest once more."""
-    assert "at most 92 epochs in 4 trials and 1 x 1 to confirm, 2 at a time" in (place / "log").read_text()
+    """3 x 4 + 24 epochs, and the longest once more."""
+    assert "at most 60 epochs in 4 trials and 1 x 1 to confirm, 2 at a time" in (place / "log").read_text()
     study = made(place, "study.json")
-    assert study["epochs_most"] == 92 and study["epochs_spent"] <= 92
+    assert study["epochs_most"] == 60 and study["epochs_spent"] <= 60
 
 
 def test_the_choice_is_tested_once_and_kept(place: Path, done: Any) -> None:
@@ -143,8 +139,8 @@ def test_each_trial_is_a_run_under_the_study(place: Path, done: Any) -> None:
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert parent.info.status == "FINISHED" and parent.data.metrics["n_trials"] == 4
     assert {run.data.tags["status"] for run in children} == {"done", "failed"} and len(children) == 5
-    (longer, *_) = [run for run in children if run.data.params.get("train.epochs") == "40"]
-    assert len(client.get_metric_history(longer.info.run_id, "val_loss")) == 40
+    (longer, *_) = [run for run in children if run.data.params.get("train.epochs") == "24"]
+    assert len(client.get_metric_history(longer.info.run_id, "val_loss")) == 24
 
 
 def test_a_third_run_has_nothing_to_do(place: Path, done: Any) -> None:
@@ -156,13 +152,12 @@ def test_nothing_to_go_on_with(place: Path, done: Any) -> None:
     other = run(f"{COMMAND} --resume train.seed=7", place)
     assert other.returncode == 2
     assert "found none; leave --resume out to begin it" in other.stderr
-    greedy = run(f"{COMMAND} train.seed=7 cluster.gpus_per_worker=1.5", place)
-    assert greedy.returncode == 2 and "are asked for, this machine's Ray has 0" in greedy.stderr
+    assert len(list(place.glob("runs/tune/*"))) == 1
 
 
 def test_its_trials_are_one_ensemble(place: Path, done: Any) -> None:
     """On its features, which are there: Ray does not start."""
-    (study,) = place.glob("runs/tune/small-*")
+    study = next(place.glob("runs/tune/small-*/_SUCCESS")).parent
     made_ = run(f"python jobs/ensemble.py {study} study.yaml --out runs/ensemble", place)
     assert made_.returncode == 0, made_.stderr
     assert "2 of 3 trials have the front end of its best" in made_.stderr
@@ -188,3 +183,8 @@ def test_its_trials_are_one_ensemble(place: Path, done: Any) -> None:
     assert fitted.returncode == 0, fitted.stderr
     again = run(f"python jobs/ensemble.py {study} study.yaml --out runs/ensemble", place)
     assert again.returncode == 2 and "found something; give another --out" in again.stderr
+
+
+def test_more_than_there_is(place: Path, done: Any) -> None:
+    greedy = run(f"{COMMAND} train.seed=7 cluster.workers=2 cluster.cpus_per_worker=99", place)
+    assert greedy.returncode == 2 and "2 x 99 CPU are asked for, this machine's Ray has" in greedy.stderr

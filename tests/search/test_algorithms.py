@@ -10,7 +10,7 @@ from making import draft, tones_folder
 
 from instrunet.data.parts import read_json
 from instrunet.errors import ConfigError
-from instrunet.experiment import Experiment
+from instrunet.experiment import ClusterSpec, Experiment
 from instrunet.search import mutations
 from instrunet.search.check import check
 from instrunet.search.tpe import Tpe
@@ -89,3 +89,11 @@ def test_a_checkpoint_goes_on_at_another_rate(schedule: str, tmp_path: Path) -> 
     rescale(begun, 3.0)
     assert reached(3e-3, "quick", begun) == pytest.approx([3 * rate for rate in slow[2:]])
     assert read_json(begun / STATE_FILE)["progress"]["step"] == 6
+
+
+def test_a_gpu_is_shared_or_whole() -> None:
+    """Ray would wait for one and a half without a word."""
+    from pipelines import cluster
+
+    with pytest.raises(ConfigError, match=r"a part of one GPU or whole ones, got cluster\.gpus_per_worker=1\.5"):
+        cluster.check_fits(ClusterSpec(gpus_per_worker=1.5), 1)
