@@ -131,8 +131,23 @@ def test_auto_takes_the_fastest_and_remembers(cached: Path, bundle: Bundle, monk
     assert known.on().runs_on == "openvino bf16" and len(tried) == 4 + 2 + 4 + 1
 
 
-def test_the_probe_takes_a_second(bundle: Bundle) -> None:
-    assert runtime._seconds(bundle, runtime.by_torch(bundle), 0.1) < 0.1
+def test_the_probe_ends_in_time(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of its own: each run takes 0.03 s, and a slow one is run three times at least."""
+    now = [0.0]
+    monkeypatch.setattr(runtime.time, "perf_counter", lambda: now[0])
+
+    def runs_of(each_s: float) -> tuple[float, int]:
+        ran: list[int] = []
+
+        def run(batch: object) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
+            ran.append(1)
+            now[0] += each_s
+            return np.zeros((1, 2), np.float32)
+
+        return runtime._seconds(bundle, run, 0.1), len(ran)
+
+    assert runs_of(0.03) == (pytest.approx(0.03), 5)
+    assert runs_of(9.0) == (9.0, 4)
 
 
 def test_parity_is_measured_on_clips(bundle: Bundle) -> None:
