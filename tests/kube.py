@@ -323,6 +323,7 @@ class Operator:
         self.kube, self.folder, self.environment = kube, folder, environment
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.ends = threading.Event()
+        self.clock_s, self.due = 0.0, list[tuple[float, str]]()
 
     def __enter__(self) -> "Operator":
         self.thread.start()
@@ -340,7 +341,8 @@ class Operator:
                     self.take_up(name, rayjob["spec"])
 
     def take_up(self, name: str, spec: Object) -> None:
-        for attempt in range(spec.get("backoffLimit", 0) + 1):
+        tries = spec.get("backoffLimit", 0) + 1
+        for attempt in range(tries):
             cluster, pod = f"{name}-c{attempt}", f"{name}-s{attempt}"
             self.kube.set_status(name, jobDeploymentStatus="Initializing", rayClusterName=cluster, startTime=now())
             self.kube.put("rayclusters", {"metadata": {"name": cluster}})
@@ -349,24 +351,29 @@ class Operator:
             self.kube.set_status(name, jobDeploymentStatus="Running", jobStatus="RUNNING")
             code = self.work(spec["entrypoint"], pod)
             self.kube.put("pods", {"metadata": meta, "status": {"phase": "Failed" if code else "Succeeded"}})
-            said = f"Job entrypoint command failed with exit code {code}, last available logs (truncated)"
-            if code == 0:
-                end = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED", "message": "Job finished."}
-                self.kube.set_status(name, **end, endTime=now())
-                break
-            more = attempt < spec.get("backoffLimit", 0)
-            end = {
-                "jobDeploymentStatus": "Retrying" if more else "Failed",
-                "jobStatus": "FAILED",
-                "failed": attempt + 1,
-            }
-            self.kube.set_status(name, **end, reason="AppFailed", message=said, endTime=now())
-            if more:
+            again = code != 0 and attempt + 1 < tries
+            if again:
                 self.kube.remove("rayclusters", cluster)
-        if spec.get("shutdownAfterJobFinishes"):
-            timer = threading.Timer(spec.get("ttlSecondsAfterFinished", 0), self.kube.remove, ("rayclusters", cluster))
-            timer.daemon = True
-            timer.start()
+            elif spec.get("shutdownAfterJobFinishes"):
+                self.due.append((self.clock_s + spec.get("ttlSecondsAfterFinished", 0), cluster))
+            self.kube.set_status(name, **self.outcome(code, attempt, again=again), endTime=now())
+            if not again:
+                return
+
+    @staticmethod
+    def outcome(code: int, attempt: int, *, again: bool) -> Object:
+        if code == 0:
+            return {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED", "message": "Job finished."}
+        said = f"Job entrypoint command failed with exit code {code}, last available logs (truncated)"
+        failed = {"jobStatus": "FAILED", "reason": "AppFailed", "message": said, "failed": attempt + 1}
+        return failed | {"jobDeploymentStatus": "Retrying" if again else "Failed"}
+
+    def advance(self, seconds: float) -> None:
+        """Time goes by for finished jobs: what is past its TTL is taken away."""
+        self.clock_s += seconds
+        for item in [item for item in self.due if item[0] <= self.clock_s]:
+            self.due.remove(item)
+            self.kube.remove("rayclusters", item[1])
 
     def work(self, entrypoint: str, pod: str) -> int:
         command = shlex.split(entrypoint.replace("$$", "$"))  # the kubelet, then two shells that undo each other
