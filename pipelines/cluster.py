@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -31,8 +33,11 @@ def connect(spec: ClusterSpec, *, verbose: bool) -> None:
     if ray.is_initialized():
         return
     hush(verbose=verbose)
+    answer = signal.getsignal(signal.SIGTERM)
     with nullcontext() if verbose else _silence():
         _init(spec, verbose=verbose)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, answer)  # Ray's own ends the process with SIGABRT
 
 
 def _init(spec: ClusterSpec, *, verbose: bool) -> None:
