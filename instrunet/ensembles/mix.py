@@ -9,9 +9,10 @@ Shapes: M members, W windows, C clips, K labels.
 * Which way is best is said by clips whose groups the fit had not seen: K folds over the groups of the validation split.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,8 @@ from instrunet.scoring import MAIN
 
 Array = NDArray[np.float64]
 ROUNDS, FOLDS, EPSILON = 50, 5, 1e-7
-STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # of the penalty's inverse in stacking
+STRENGTHS = (0.001, 0.03, 1.0)  # of the penalty's inverse in stacking
+STEPS = 100  # of a logistic regression; on figures of one scale it is there by then, or near enough
 
 
 @dataclass(frozen=True)
@@ -178,20 +180,19 @@ def _out_of_fold(voices: Voices, fit: Callable[[Voices], Mix]) -> Array:
 
 
 def _stacked(voices: Voices, strength: float) -> Mix:
-    from sklearn.linear_model import LogisticRegression
-
     table, truth = read(voices), voices.truth[voices.clip]
     n, width = truth.shape[1], table.shape[1]
-    centre = table.mean(0)
+    centre, scale = table.mean(0), max(float(table.std()), EPSILON)  # one scale for all: members keep their balance
     matrix, bias = np.zeros((n, width)), np.full(n, -20.0)  # a label without a clip is never said
     if voices.kind == "single":
         there = np.flatnonzero(truth.any(0))
         if len(there) < 2:
             return soft(voices)
-        fitted = LogisticRegression(C=strength, max_iter=500).fit(table - centre, truth.argmax(1))
+        fitted = _fitted((table - centre) / scale, truth.argmax(1), strength)
         two = len(there) == 2  # scikit-learn then has one row, of the second
         matrix[there] = np.vstack([-fitted.coef_ / 2, fitted.coef_ / 2]) if two else fitted.coef_
         bias[there] = np.hstack([-fitted.intercept_ / 2, fitted.intercept_ / 2]) if two else fitted.intercept_
+        matrix /= scale
         bias[there] -= matrix[there] @ centre
         return Mix(matrix=matrix, bias=bias)
     for k in range(n):
@@ -199,6 +200,16 @@ def _stacked(voices: Voices, strength: float) -> Mix:
             bias[k] = 20.0 if truth[:, k].all() else -20.0
             continue
         own = slice(k, None, n)  # what each member says of this label
-        fitted = LogisticRegression(C=strength, max_iter=500).fit(table[:, own] - centre[own], truth[:, k])
-        matrix[k, own], bias[k] = fitted.coef_[0], fitted.intercept_[0] - fitted.coef_[0] @ centre[own]
+        fitted = _fitted((table[:, own] - centre[own]) / scale, truth[:, k], strength)
+        matrix[k, own] = fitted.coef_[0] / scale
+        bias[k] = fitted.intercept_[0] - matrix[k, own] @ centre[own]
     return Mix(matrix=matrix, bias=bias)
+
+
+def _fitted(table: Array, truth: NDArray[Any], strength: float) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return LogisticRegression(C=strength, max_iter=STEPS).fit(table, truth)
