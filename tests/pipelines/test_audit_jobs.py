@@ -237,7 +237,8 @@ def test_a_leaky_bundle_is_labelled_wherever_it_speaks(
     assert "LEAKY (" in capsys.readouterr().out
     assert "LEAKY: do not quote" in (tmp_path / "report/index.html").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "report/metrics.json").read_text())["leaky"] is True
-    predict.run(argparse.Namespace(bundle=bundle, files=[sound], json=True, match=None))
+    said = {"bundle": bundle, "files": [sound], "match": None, "picture": None, "runtime": "torch"}
+    predict.run(argparse.Namespace(**said, json=True))
     assert json.loads(capsys.readouterr().out)["leaky"].startswith("LEAKY: 1 groups")
-    predict.run(argparse.Namespace(bundle=bundle, files=[sound], json=False, match=None))
+    predict.run(argparse.Namespace(**said, json=False))
     assert "LEAKY" in capsys.readouterr().out
