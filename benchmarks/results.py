@@ -2,6 +2,8 @@
 
 python benchmarks/results.py OUT emotion=FOLDER instruments=FOLDER guitar_notes=FOLDER irmas=FOLDER [--seeds 0 1]
 
+With --premiums each row is trained twice more, by group and at random, to tell how much the latter flatters.
+
 What is trained is found done, so the same command goes on; with a part of the folders it makes their rows alone. The
 last line is JSON: the main figure of each row.
 """
@@ -89,6 +91,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", metavar="TASK=FOLDER")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("--premiums", action="store_true", help="train each row on a split at random, too")
     args = parser.parse_intermixed_args()
     folders = {name: Path(path).absolute() for name, path in (word.split("=", 1) for word in args.folders)}
     found = []
@@ -97,6 +100,8 @@ def main() -> None:
     for row, seed in wanted:
         try:
             found.append(judged(row, folders[row.task], args.out.absolute(), seed))
+            if args.premiums:
+                found[-1]["premium"] = premium(row, folders[row.task], args.out.absolute(), seed)
         except subprocess.CalledProcessError as error:  # its job has said why; the other rows are worth having
             failed.append(f"{row.task}: {row.name}, seed {seed}: exit code {error.returncode}")
     found += list(_baselines(found, folders))
@@ -109,10 +114,7 @@ def main() -> None:
 
 
 def judged(row: Row, folder: Path, out: Path, seed: int) -> dict[str, Any]:
-    config = f"configs/{row.config}.yaml"
-    common = [f"data.root={folder}", f"out={out}", f"train.seed={seed}", "tracking.enabled=false"]
-    name = "-".join(f"{row.task} {row.name} {seed}".replace("configs/", "").split())
-    report = out / "reports" / name.replace(",", "")
+    config, common, report = _asked(row, folder, out, seed)
     if row.judge == "folds":
         commands = [["jobs/evaluate.py", config, *row.changes, *common, "--folds", str(FOLDS), "--out", str(report)]]
         if not (report / "folds.json").exists():
@@ -144,6 +146,25 @@ def judged(row: Row, folder: Path, out: Path, seed: int) -> dict[str, Any]:
         "commands": said,
         "report": str(report),
     }
+
+
+def premium(row: Row, folder: Path, out: Path, seed: int) -> str:
+    """By how much a split at random flatters: two more trainings, each scored on a test split of its own."""
+    config, common, report = _asked(row, folder, out, seed)
+    report = report.with_name(f"{report.name}-premium")
+    if not (report / "premium.json").exists():
+        share = [] if row.judge == "official" else ["split.test=0.25", "split.val=0.1"]
+        _run(["jobs/evaluate.py", config, *row.changes, *common, *share, "--leak-premium", "--out", str(report)])
+    tree = json.loads((report / "premium.json").read_text(encoding="utf-8"))
+    value, limits = tree["premium"]["value"], tree["premium"]["interval"]
+    said = f"{value:+.3f}" + (f" ({limits[0]:+.2f} to {limits[1]:+.2f})" if limits else "")
+    return f"{said}: {tree['random']['value']:.3f} LEAKY, {tree['grouped']['value']:.3f} held out"
+
+
+def _asked(row: Row, folder: Path, out: Path, seed: int) -> tuple[str, list[str], Path]:
+    common = [f"data.root={folder}", f"out={out}", f"train.seed={seed}", "tracking.enabled=false"]
+    name = "-".join(f"{row.task} {row.name} {seed}".replace("configs/", "").split())
+    return f"configs/{row.config}.yaml", common, out / "reports" / name.replace(",", "")
 
 
 def _run(words: list[str]) -> str:
@@ -201,11 +222,11 @@ def _table(found: list[dict[str, Any]]) -> Iterator[str]:
         own = [one for one in found if one["task"] == task]
         columns = COLUMNS[own[0]["judge"]]
         yield f"\n## {task}\n"
-        yield "| what | seed | " + " | ".join(columns) + " | audit |"
-        yield "| --- " * (3 + len(columns)) + "|"
+        yield "| what | seed | " + " | ".join(columns) + " | audit | leak premium |"
+        yield "| --- " * (4 + len(columns)) + "|"
         for one in own:
-            cells = [one["figures"].get(name, "") for name in columns]
-            yield f"| {one['name']} | {one['seed']} | " + " | ".join(cells) + f" | {one['audit']} |"
+            cells = [one["name"], str(one["seed"]), *(one["figures"].get(name, "") for name in columns)]
+            yield "| " + " | ".join([*cells, one["audit"], one.get("premium", "")]) + " |"
         yield "\n```"
         yield from dict.fromkeys(f"{line}" for one in own for line in one["commands"])
         yield "```"

@@ -31,7 +31,7 @@ from instrunet.models.seed_cnn import Iteration11Spec
 from instrunet.training.augment import Augment
 from instrunet.training.feed import Feed
 from instrunet.training.fit import fit
-from instrunet.training.job import Job
+from instrunet.training.job import Job, config_of, job_of
 from instrunet.training.lesson import Lesson
 from instrunet.training.meter import Meter
 from instrunet.training.optim import TrainSpec, build_optimizer, half_precision
@@ -146,7 +146,7 @@ def _with_ray(home: Path, seed: int) -> tuple[Job, float]:
 
 def _bare(job: Job, home: Path) -> float:
     home.mkdir()
-    torch.multiprocessing.spawn(_rank, (2, home, train.config_of(job)), nprocs=2)
+    torch.multiprocessing.spawn(_rank, (2, home, config_of(job)), nprocs=2)
     times = parts.read_json(home / "times.json")["times"]
     return float((times[-1] - times[1]) / (len(times) - 2))
 
@@ -164,7 +164,7 @@ def _rank(rank: int, world: int, home: Path, config: dict[str, Any]) -> None:
             save(folder)
         times.append(time.time())
 
-    fit(train.job_of(config), report, torch.device("cpu"))
+    fit(job_of(config), report, torch.device("cpu"))
     if rank == 0:
         parts.write_json(home / "times.json", {"times": times})
     dist.destroy_process_group()

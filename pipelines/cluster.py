@@ -10,17 +10,22 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import ray
+import ray._private.worker
 import ray.data
 import torch
 
-from instrunet.errors import ConfigError
+from instrunet.errors import ConfigError, JobError
 from instrunet.experiment import ClusterSpec
+from pipelines.console import note
 
 LOCAL_CPUS = 4  # fewer logical CPUs and a trainer with a data input stalls without a word (docs/LOG.md)
 OBJECT_STORE_BYTES = 1 << 30  # we move paths and part numbers, never waveforms
 NO_PROGRESS_S = 1800
+STARTS = 3  # tries
+LONGEST_WORD = 300  # of a node's
 LONGEST_TMPDIR = 40  # a socket's path may have 107 characters, of which Ray's session takes the rest
 
 
@@ -34,6 +39,8 @@ def connect(spec: ClusterSpec, *, verbose: bool) -> None:
         return
     hush(verbose=verbose)
     answer = signal.getsignal(signal.SIGTERM)
+    if not verbose:
+        ray._private.worker.print_to_stdstream = _told  # the last line of stdout is ours
     with nullcontext() if verbose else _silence():
         _init(spec, verbose=verbose)
     if threading.current_thread() is threading.main_thread():
@@ -52,14 +59,33 @@ def _init(spec: ClusterSpec, *, verbose: bool) -> None:
         os.environ.setdefault("RAY_TMPDIR", str(own))
     # Train's look-out for nodes that are taken away: a process, 2 s of a core for each training, and this node is ours
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    ray.init(
-        address="local",  # never one that somebody started on this machine
-        num_cpus=_cpus(spec),
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        logging_level=level,
-        log_to_driver=verbose,
-    )
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(
+                address="local",  # never one that somebody started on this machine
+                num_cpus=_cpus(spec),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                logging_level=level,
+                log_to_driver=verbose,
+            )
+            return
+        except Exception as error:  # Ray's own wait is 30 s, too short on a machine with much else to do
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            if not left:
+                raise JobError(
+                    f"Ray did not start, {STARTS} times within 30 s; the machine has too much to do"
+                ) from None
+
+
+def _told(data: dict[str, Any], ignore_prefix: bool) -> None:
+    """What a node has to say of itself, such as of a full disk; that there are many small processes is no news."""
+    del ignore_prefix
+    for text in data["lines"]:
+        if "worker processes have been started" not in text:
+            note(f"Ray: {' '.join(text.split())[:LONGEST_WORD]}")
 
 
 @contextmanager
@@ -78,6 +104,12 @@ def _silence() -> Iterator[None]:
 
 def of_a_worker(spec: ClusterSpec) -> dict[str, float]:
     return {"CPU": spec.cpus_per_worker} | ({"GPU": spec.gpus_per_worker} if spec.gpus_per_worker else {})
+
+
+def trainings_at_once(spec: ClusterSpec) -> int:
+    """How many trainings the cluster has workers for."""
+    there = {"CPU": slots(), "GPU": ray.cluster_resources().get("GPU", 0)}
+    return max(1, min(int(there[name] // (spec.workers * amount)) for name, amount in of_a_worker(spec).items()))
 
 
 def check_fits(spec: ClusterSpec, n_workers: int) -> None:

@@ -15,9 +15,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from instrunet.errors import InstrunetError
 from instrunet.training.fit import Metrics, Report, fit
-from instrunet.training.job import Job
+from instrunet.training.job import Job, config_of, job_of
 from instrunet.training.state import Save
-from pipelines.train import config_of, job_of
 
 
 def device() -> torch.device:

@@ -52,8 +52,7 @@ def premium(spec: Experiment, verbose: bool) -> dict[str, Any]:
     folder = features.run(spec, verbose)
     frame = manifest.load(folder / manifest.FILE)
     _check_groups(frame)
-    grouped = train_and_test(spec, verbose, folder)
-    at_random = train_and_test(_at_random(spec, frame), verbose)
+    grouped, at_random = train_and_test([spec, _at_random(spec, frame)], verbose, folder)
     by_clip = replace(at_random.judgement, groups=tuple(at_random.clips["clip_id"]))
     at_random = replace(at_random, judgement=by_clip)
     name = MAIN[grouped.judgement.kind]
@@ -71,7 +70,7 @@ def premium(spec: Experiment, verbose: bool) -> dict[str, Any]:
 
 
 def folds(spec: Experiment, k: int, out: Path, verbose: bool) -> dict[str, Any]:
-    """K trainings one after another, and one judgement over all of their test splits."""
+    """K trainings, side by side where there is room, and one judgement over all of their test splits."""
     if k < FEWEST_FOLDS:
         raise ConfigError(
             f"expected --folds {FEWEST_FOLDS} or more, got {k}; without folds, train and evaluate a bundle"
@@ -79,7 +78,7 @@ def folds(spec: Experiment, k: int, out: Path, verbose: bool) -> dict[str, Any]:
     if spec.split.folds:
         raise ConfigError(f"--folds {k} makes the folds itself, got split.folds={spec.split.folds}; leave it unset")
     spec, first = _kept_together(spec, k, verbose)
-    tested = [train_and_test(fold, verbose, None if n else first) for n, fold in enumerate(_folds(spec, k))]
+    tested = train_and_test(_folds(spec, k), verbose, first)
     for number, one in enumerate(tested, 1):
         result(f"{one.kind} fold {number} of {k} ({one.size}): {one.figures}")
     pooled = pooled_of(tested)

@@ -14,7 +14,7 @@ from instrunet.data import manifest
 from instrunet.experiment import Experiment
 from instrunet.features import shards
 from instrunet.scoring import MAIN, Judgement, judge, score, told
-from pipelines import features, train
+from pipelines import beside, features
 from pipelines.console import note
 
 
@@ -66,9 +66,14 @@ class Tested:
         }
 
 
-def train_and_test(spec: Experiment, verbose: bool, folder: Path | None = None) -> Tested:
-    folder = folder or features.run(spec, verbose)
-    path = train.run(spec, verbose, folder)
+def train_and_test(specs: Sequence[Experiment], verbose: bool, folder: Path | None = None) -> list[Tested]:
+    """Of each of them, trained side by side where there is room. `folder` holds the features of the first."""
+    folders = [folder if folder and not n else features.run(spec, verbose) for n, spec in enumerate(specs)]
+    bundles = beside.run(specs, folders, verbose)
+    return [_test(*one) for one in zip(bundles, folders, strict=True)]
+
+
+def _test(path: Path, folder: Path) -> Tested:
     bundle = Bundle.load(path)
     frame = manifest.load(folder / manifest.FILE)
     scored = score(bundle, shards.load(folder, bundle.spec.front, "test"))

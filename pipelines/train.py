@@ -22,12 +22,9 @@ from instrunet.drift import Profile
 from instrunet.errors import InstrunetError, JobError
 from instrunet.experiment import Experiment
 from instrunet.features.featurizer import Statistics
-from instrunet.models.adversarial import DomainSpec
-from instrunet.models.distill import DistillSpec
 from instrunet.training import checkpoints
 from instrunet.training.fit import Metrics, fit
-from instrunet.training.job import Job
-from instrunet.training.optim import TrainSpec
+from instrunet.training.job import Job, config_of, job_of
 from instrunet.training.state import BUNDLE_FOLDER, MISSES_FILE, STATE_FILE, Save
 from pipelines import audit, cluster, features, leaving, lineage
 from pipelines.console import bar, note, result
@@ -37,10 +34,10 @@ from pipelines.tracking import Tracker
 BUNDLE, CHECKPOINTS, HISTORY = "bundle", "checkpoints", "history.json"
 
 
-def run(experiment: Experiment, verbose: bool = False, folder: Path | None = None) -> Path:
+def run(experiment: Experiment, verbose: bool = False, folder: Path | None = None, shared: int = 1) -> Path:
     """Train an experiment into a bundle. The same command after a kill goes on, after success it finds it done.
 
-    `folder` is that of its features, where the caller made them.
+    `folder` is that of its features, where the caller made them; `shared` by so many trainings are a node's cores.
     """
     places.need_disk(experiment.out, "training")
     cluster.check_fits(experiment.cluster, experiment.cluster.workers)
@@ -54,13 +51,19 @@ def run(experiment: Experiment, verbose: bool = False, folder: Path | None = Non
     with Tracker(experiment.tracking, home, experiment.out, experiment.name) as tracker:
         tracker.params(experiment.model_dump(mode="json"))
         tracker.tags(lineage.tags(job.draft.trained))
-        history = _train(experiment, job, home, tracker)
+        history = _train(experiment, job, home, tracker, shared)
         for metrics in history:  # what the driver missed while it was dead; known epochs are not logged twice
             tracker.metrics(experiment.train.tick(metrics), metrics)
         tracker.model(home / BUNDLE)
     parts.finish(home)
     _summary(history, experiment, job.draft, tracker)
     return home / BUNDLE
+
+
+def place(experiment: Experiment, folder: Path, verbose: bool) -> Path:
+    """Where `run` trains it."""
+    experiment = lineage.located(experiment)
+    return run_folder(experiment, job_for(experiment, verbose, folder).draft)
 
 
 def job_for(experiment: Experiment, verbose: bool, folder: Path | None = None) -> Job:
@@ -123,7 +126,7 @@ def worker(config: dict[str, Any]) -> None:
     """One rank. A mistake of the user's ends the run at once on every rank; anything else is worth a restart."""
     context = ray.train.get_context()
     cores = len(os.sched_getaffinity(0))
-    torch.set_num_threads(max(1, cores // context.get_local_world_size()))
+    torch.set_num_threads(max(1, cores // (context.get_local_world_size() * config["shared"])))
     first, home = context.get_world_rank() == 0, Path(config["home"])
     # The first decides for all: on a shared disk another may see the newest one later
     resume = broadcast_from_rank_zero(str(checkpoints.newest(home) or "") if first else None)
@@ -152,34 +155,10 @@ def _publish(home: Path, step: int, save: Save | None) -> None:
         raise JobError(problem)
 
 
-def job_of(config: dict[str, Any]) -> Job:
-    distill, domain, target = (config[key] for key in ("distill", "domain", "target"))
-    return Job(
-        BundleSpec.model_validate(config["draft"]),
-        TrainSpec.model_validate(config["train"]),
-        Path(config["features"]),
-        DistillSpec.model_validate(distill) if distill else None,
-        DomainSpec.model_validate(domain) if domain else None,
-        Path(target) if target else None,
-    )
-
-
-def config_of(job: Job) -> dict[str, Any]:
-    """A job as plain data: what crosses to another process is never a pickled class of ours."""
-    return {
-        "draft": job.draft.model_dump(mode="json"),
-        "train": job.train.model_dump(mode="json"),
-        "features": str(job.features),
-        "distill": job.distill.model_dump(mode="json") if job.distill else None,
-        "domain": job.domain.model_dump(mode="json") if job.domain else None,
-        "target": str(job.target) if job.target else None,
-    }
-
-
-def _train(experiment: Experiment, job: Job, home: Path, tracker: Tracker) -> list[Metrics]:
+def _train(experiment: Experiment, job: Job, home: Path, tracker: Tracker, shared: int) -> list[Metrics]:
     mailbox = Mailbox.remote()  # type: ignore[attr-defined]
     _hurry()
-    trainer = _trainer(experiment, job, home, mailbox)
+    trainer = _trainer(experiment, job, home, mailbox, shared)
     with bar("training", experiment.train.epochs) as progress:
         reader = Reader(mailbox, progress, tracker, home, experiment.train)
         try:
@@ -199,12 +178,12 @@ def _hurry() -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 
 
-def _trainer(experiment: Experiment, job: Job, home: Path, mailbox: Any) -> TorchTrainer:
+def _trainer(experiment: Experiment, job: Job, home: Path, mailbox: Any, shared: int) -> TorchTrainer:
     spec, resources = experiment.cluster, cluster.of_a_worker(experiment.cluster)
     gpu = "GPU" in resources
     return TorchTrainer(
         worker,
-        train_loop_config=config_of(job) | {"mailbox": mailbox, "home": str(home / CHECKPOINTS)},
+        train_loop_config=config_of(job) | {"mailbox": mailbox, "home": str(home / CHECKPOINTS), "shared": shared},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(num_workers=spec.workers, use_gpu=gpu, resources_per_worker=resources),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # its annotations are those of Train V1

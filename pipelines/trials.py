@@ -22,10 +22,9 @@ from instrunet.experiment import Experiment
 from instrunet.search.space import changed, recipe_key
 from instrunet.training import checkpoints
 from instrunet.training.fit import Metrics
-from instrunet.training.job import Job
+from instrunet.training.job import Job, config_of, job_of
 from instrunet.training.state import STATE_FILE, Save, rescale
 from pipelines.ranks import fit_all
-from pipelines.train import config_of, job_of
 
 EXPERIMENT, JOBS, CHECKPOINTS = "experiment.json", "jobs", "checkpoints"
 WHOSE, ADOPTED = "whose.json", "adopted.json"  # all that a checkpoint of Tune's holds; whose ours were, at first

@@ -28,11 +28,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that knows its three tones."""
     home = tmp_path_factory.mktemp("trained")
     folder = tones_folder(home / "tones")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small networks on two busy cores: 20 times faster
     spec = TrainSpec(epochs=5, batch_size=8, learning_rate=3e-3, precision="fp32")
     fit(Job(draft(folder), spec, folder), lambda _, save: save(_fresh(home / "out")), torch.device("cpu"))
-    torch.set_num_threads(threads)
     return home / "out" / "bundle"
 
 

@@ -1,7 +1,6 @@
 """The drift guard: silent on other recordings of one kind, told in words on data of another."""
 
 import io
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 import soxr
-import torch
 from archives import sound, tag_archive, tiny_bundle, write
 from conftest import SHARED
 from making import RATE, clip, features_folder, tone
@@ -36,14 +34,6 @@ PACKS = ("emotion", "instruments", "guitar-notes", "digits", "demo")
 CHEAP = FrontEnd(features=(LogMelSpec(n_mels=32, hop_length=1024),), level="none")
 N_CLIPS = 240
 WIDE = 22_050
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def mp3(wave: NDArray[np.float32]) -> NDArray[np.float32]:

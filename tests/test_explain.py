@@ -1,6 +1,5 @@
 """Why a network answers as it does, on tones: what it looks at and needs is where the tone is."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +29,6 @@ MODELS: dict[str, ModelSpec] = {
     "ensemble": EnsembleSpec(members=(SMALL, SMALL)),
     "soundmind_time": SoundMindTimeSpec(),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

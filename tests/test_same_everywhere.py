@@ -31,12 +31,9 @@ Decisions = dict[str, list[str]]
 
 @pytest.fixture(scope="module", autouse=True)
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # small networks on busy cores
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INSTRUNET_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

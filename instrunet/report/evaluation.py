@@ -49,6 +49,7 @@ class Shown:
 
     clip: ClipResult
     start_s: float
+    loudest: Sequence[tuple[float, float]] = ()  # windows: from which second on, and their score for the answer
     heard: NDArray[Any] | None = None  # [F, L]
     went_by: NDArray[Any] | None = None  # [F, L] from 0 to 1
     audio: bytes = b""  # MP3

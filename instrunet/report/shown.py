@@ -20,6 +20,7 @@ from instrunet.features.shards import Features
 from instrunet.report.evaluation import ClipResult, Shown, Why
 
 MISTAKES, UNSURE = 12, 6
+LOUDEST = 3  # windows of a clip that are told, where it has several
 POINTS, HEARD = 400, 64  # windows of the map, and of the search for bands that are needed
 MP3_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 
@@ -73,12 +74,14 @@ def _shown(bundle: Bundle, held: Features, clips: Sequence[ClipResult], read: Re
         return []
     labels = bundle.spec.labels
     scores = bundle.predict({n: torch.from_numpy(v) for n, v in windows.values.items()}, frames=windows.frames)
-    rows, said = [], []
+    rows, said, told = [], [], []
     for clip in clips:
         answer = labels.index(clip.predicted[0]) if clip.predicted else int(np.argmax(clip.scores))
         own = np.flatnonzero([name == clip.clip_id for name in windows.clips["clip_id"]])
-        rows.append(int(own[scores[own, answer].argmax()]))
+        own = own[np.argsort(-scores[own, answer], kind="stable")]
+        rows.append(int(own[0]))
         said.append(answer)
+        told.append([(float(windows.clips["start_s"][row]), float(scores[row, answer])) for row in own[:LOUDEST]])
     best = windows.take(np.array(rows))
     went_by = explain.looked_at(bundle, best, np.array(said))
     pictures = _pictures(bundle, best)
@@ -90,6 +93,7 @@ def _shown(bundle: Bundle, held: Features, clips: Sequence[ClipResult], read: Re
             Shown(
                 clip=clip,
                 start_s=start_s,
+                loudest=told[k],
                 heard=pictures[k] if pictures else None,
                 went_by=went_by[k][:n_bands] if went_by else None,
                 audio=_audio(bundle, read, clip.clip_id, start_s),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from instrunet.bundle_spec import BundleSpec
 from instrunet.errors import ConfigError
@@ -22,6 +23,30 @@ class Job:
     distill: DistillSpec | None = None
     domain: DomainSpec | None = None
     target: Path | None = None  # the features of `domain`'s sound
+
+
+def job_of(config: dict[str, Any]) -> Job:
+    distill, domain, target = (config[key] for key in ("distill", "domain", "target"))
+    return Job(
+        BundleSpec.model_validate(config["draft"]),
+        TrainSpec.model_validate(config["train"]),
+        Path(config["features"]),
+        DistillSpec.model_validate(distill) if distill else None,
+        DomainSpec.model_validate(domain) if domain else None,
+        Path(target) if target else None,
+    )
+
+
+def config_of(job: Job) -> dict[str, Any]:
+    """A job as plain data: what crosses to another process is never a pickled class of ours."""
+    return {
+        "draft": job.draft.model_dump(mode="json"),
+        "train": job.train.model_dump(mode="json"),
+        "features": str(job.features),
+        "distill": job.distill.model_dump(mode="json") if job.distill else None,
+        "domain": job.domain.model_dump(mode="json") if job.domain else None,
+        "target": str(job.target) if job.target else None,
+    }
 
 
 def check(job: Job, n_workers: int) -> None:

@@ -1,6 +1,5 @@
 """Windows of their own length: cut, levelled, stored, batched and scored alike in training and in service."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +32,6 @@ FRAMES = (16, 16, 20, 29, 41, 63)
 POOLED = Iteration11Spec(picture=PictureSpec(size=None, colour=False))
 RESIZED = Iteration11Spec(picture=PictureSpec(size=32))
 MODELS = pytest.mark.parametrize("model", [POOLED, RESIZED, SMALL], ids=["pooled", "resized", "dense"])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small wait for each other's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def bundle(model: ModelSpec = POOLED, front: FrontEnd = ADAPTIVE) -> Bundle:

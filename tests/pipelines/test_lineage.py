@@ -20,6 +20,7 @@ from instrunet.errors import ConfigError, DataError
 from instrunet.experiment import Experiment
 from instrunet.features.featurizer import FrontEnd
 from instrunet.search.check import check
+from instrunet.training.job import config_of, job_of
 from instrunet.training.start import network_of
 from pipelines import audit, features, lineage, train
 
@@ -178,7 +179,7 @@ def test_a_job_crosses_to_a_worker_whole(home: Path, parent: Path, tmp_path: Pat
     soundfile.write(tmp_path / "sound/x.wav", tone(500, 1.0, 5), RATE)
     begun = begins("distill.teacher", parent) | {"domain": {"target": str(tmp_path / "sound")}}
     made = job(experiment(home / "in", home / "runs", **begun))
-    assert train.job_of(train.config_of(made)) == made and made.distill and made.domain and made.target
+    assert job_of(config_of(made)) == made and made.distill and made.domain and made.target
 
 
 def test_paths_hold_in_every_process(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

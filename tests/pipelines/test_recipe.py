@@ -13,7 +13,7 @@ from making import RATE, TONES_HZ
 
 from instrunet.experiment import Experiment
 from instrunet.metrics import single
-from pipelines import cli, features, recipe
+from pipelines import beside, cli, features, recipe
 
 CONFIG = """
 name: tones
@@ -82,6 +82,9 @@ def test_folds_test_each_clip_once(
         [1, 2],
     )
     assert "groups with the same sound in them lie in one fold" in done.stderr
+    assert "2 trainings, 2 at a time" in done.stderr and "worker processes" not in done.stdout + done.stderr
+    for name in ("tones-fold1", "tones-fold2"):  # what each says comes to this console
+        assert f"{name}: epoch   1  train loss" in done.stderr and f"{name}: trained 1 epochs on" in done.stderr
     assert sorted((f["n"], f["n_groups"], f["audit"]) for f in made["folds"]) == [(18, 3, "clean"), (19, 3, "clean")]
     assert (made["pooled"]["n_clips"], made["pooled"]["n_groups"], made["pooled"]["audit"]) == (37, 6, "clean")
     table = pq.read_table(place / "folds/scores.parquet").to_pandas()
@@ -105,6 +108,13 @@ def test_folds_test_each_clip_once(
     assert capsys.readouterr().err.count("is trained already") == 2
     assert [(b / "weights.safetensors").stat().st_mtime_ns for b in bundles] == written
     assert (place / "folds/folds.json").read_bytes() == before
+
+
+def test_lines_are_told_whole() -> None:
+    said: list[str] = []
+    lines = beside.Lines(said.append)
+    assert (lines.write("one\n\ntw"), lines.write("o\nthr")) == (7, 5)
+    assert said == ["one", "two"]
 
 
 @pytest.mark.ray

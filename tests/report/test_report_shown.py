@@ -1,7 +1,8 @@
 """What a report shows and plays, of a network that was trained on tones; and the page in a real browser."""
 
+import base64
 import io
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,7 @@ from instrunet.training.job import Job
 from instrunet.training.optim import TrainSpec
 from instrunet.training.state import BUNDLE_FOLDER
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+PAPER_PX = 673  # A4 less its margins, at 96 a dot
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +96,18 @@ def test_a_recording_that_is_gone_is_shown_without_its_sound(
     assert len(found.shown) == 2 + shown.UNSURE and not any(one.audio for one in found.shown)
 
 
+def test_the_loudest_windows_of_a_clip_are_told(bundle: Bundle, held: Features, clips: list[ClipResult]) -> None:
+    """Here all windows are said to be of the first clip, four seconds apart."""
+    n = len(held)
+    together = {**held.clips, "clip_id": [clips[0].clip_id] * n, "start_s": [4.0 * k for k in range(n)]}
+    (one,) = shown._shown(bundle, replace(held, clips=together), clips[:1], lambda *_: audio.Sound(np.zeros(0)))
+    answer = LABELS.index(clips[0].predicted[0])
+    scores = bundle.predict({name: torch.from_numpy(value) for name, value in held.values.items()})[:, answer]
+    first = np.argsort(-scores, kind="stable")[: shown.LOUDEST]
+    assert one.loudest == [(4.0 * k, pytest.approx(float(scores[k]))) for k in first]
+    assert one.start_s == one.loudest[0][0]
+
+
 def test_strips_are_named_by_their_pitch(why: Why) -> None:
     names = [name for name, _ in why.strips]
     assert all(name.endswith(" Hz") for name in names)
@@ -160,5 +167,23 @@ def test_in_a_browser_all_is_loaded_plays_and_sorts(page: Path, tmp_path: Path) 
             await one.picture(tmp_path / f"{width}-{dark}.png")
             assert await one.js("document.documentElement.scrollWidth <= window.innerWidth")
         assert one.said == []
+
+    browse(page.as_uri(), visit)
+
+
+@needs_browser
+def test_printed_nothing_lies_outside_the_paper(page: Path) -> None:
+    async def visit(one: Page) -> None:
+        await one.ask("Emulation.setEmulatedMedia", media="print")
+        await one.size(PAPER_PX, 1000)
+        outside = (
+            "[...document.querySelectorAll('img, svg, table, figure, p, h2, .card')].filter(e => e.offsetParent && ("
+            "e.getBoundingClientRect().right > window.innerWidth + 1 || e.getBoundingClientRect().left < -1))"
+            ".map(e => e.outerHTML.slice(0, 80))"
+        )
+        assert await one.js(outside) == []
+        assert await one.js("[...document.querySelectorAll('audio')].every(e => e.offsetParent === null)")
+        printed = base64.b64decode((await one.ask("Page.printToPDF", preferCSSPageSize=True))["data"])
+        assert printed.startswith(b"%PDF-") and 2 <= printed.count(b"/Type /Page\n") <= 12
 
     browse(page.as_uri(), visit)

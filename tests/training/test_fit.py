@@ -3,7 +3,6 @@
 import io
 import json
 import pickletools
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -36,15 +35,6 @@ TRAIN = TrainSpec(epochs=3, batch_size=8, learning_rate=3e-3, precision="fp32")
 ITERATION11 = Iteration11Spec(picture=PictureSpec(size=None))
 NO_DROPOUT = Task8Spec(picture=PictureSpec(size=None, colour=False), dropout=0)
 PAIRS = [["low"], ["low", "top"], ["middle", "top"], ["middle"]]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small wait for each other's threads: on two busy cores two are 20 times slower than one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

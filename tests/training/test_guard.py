@@ -41,7 +41,6 @@ def faint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, kind: str = "single", **other: Any) -> tuple[list[Metrics], Progress | JobError]:
-    torch.set_num_threads(1)
     seen: list[Metrics] = []
     spec = TrainSpec.model_validate({"precision": "fp32"} | RECIPE | other)
     try:

@@ -21,7 +21,6 @@ from instrunet.features.featurizer import FrontEnd
 from instrunet.training import feed as feeds
 from instrunet.training.feed import Feed
 
-one_thread = test_fit.one_thread
 ADAPTIVE = FrontEnd.model_validate(FRONT.model_dump() | {"length": "adaptive", "window_s": 1.0})
 
 

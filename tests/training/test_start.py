@@ -1,7 +1,6 @@
 """Beginning from a bundle, learning from teachers, hiding the domain: in the trainer, by one worker and by two."""
 
 import shutil
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,6 @@ from instrunet.training.state import BUNDLE_FOLDER as BUNDLE
 
 STILL = {"learning_rate": 1e-30, "on_collapse": "ignore"}
 OTHERS = (("bass",), ("alto",))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

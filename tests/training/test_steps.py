@@ -19,8 +19,6 @@ from instrunet.training.state import BUNDLE_FOLDER, MISSES_FILE, Progress
 
 STEPS = 3  # of an epoch: 24 clips in batches of 8
 
-one_thread = test_fit.one_thread
-
 
 @pytest.fixture(scope="module")
 def tones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
