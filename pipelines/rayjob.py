@@ -14,7 +14,7 @@ from instrunet.config import fingerprint, load_tree
 from instrunet.errors import ConfigError
 from pipelines.target import CREDENTIALS, DNS_LABEL, NAME_LIMIT, ClusterTarget, Pod, size
 
-JOBS = ("train", "tune", "tag", "evaluate", "calibrate", "featurize", "pack")
+JOBS = ("train", "tune", "tag", "evaluate", "calibrate", "featurize", "pack", "ensemble", "retag", "review", "export")
 GRACE_S = 120  # a training that is told to stop writes its checkpoint
 
 
