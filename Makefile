@@ -58,7 +58,7 @@ soak: setup ## the long tests, then kills of trainings and taggings at random mo
 
 lock: ## make constraints.txt anew from pyproject.toml, without the extra umap (needs the network)
 	@$(BIN)/python -m pip install --quiet uv
-	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra backbone --extra onnx --extra openvino --extra report --universal --python-version 3.11 --no-header --no-annotate --quiet --output-file constraints.txt
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra backbone --extra onnx --extra openvino --extra report --extra tpe --universal --python-version 3.11 --no-header --no-annotate --quiet --output-file constraints.txt
 
 
 clean: ## remove what runs made (not .venv)

@@ -114,7 +114,9 @@ class Bundle:
 
     def decided(self, sound: io.Sound, start_s: float = 0.0) -> Prediction:
         """As `hear`, with the decision."""
-        heard = self.hear(sound, start_s)
+        return self.told(self.hear(sound, start_s))
+
+    def told(self, heard: Heard) -> Prediction:
         mean = self.of_clip(heard.scores) if len(heard.scores) else None
         return Prediction(
             heard.status or "tagged",
@@ -130,14 +132,31 @@ class Bundle:
 
     def hear(self, sound: io.Sound, start_s: float = 0.0, embed: bool = False) -> Heard:
         """Score the windows of a sound that begins at `start_s` of its file; of a damaged one, what was kept."""
+        facts, seen = self._seen(sound, start_s)
+        kept_numbers = np.zeros((len(seen.start_s), self.network.body.width), np.float16) if embed else None
+        return Heard(*facts, seen.start_s, self.scores(seen, embeddings=kept_numbers), seen.measures, kept_numbers)
+
+    def hear_together(self, sounds: Sequence[io.Sound]) -> list[Heard]:
+        """As `hear` of each, their windows through the network in shared batches."""
+        seen = [self._seen(sound, 0.0) for sound in sounds]
+        lengths = [tuple(values.shape[1:] for values in windows.features.values()) for _, windows in seen]
+        scores: dict[int, NDArray[np.float32]] = {}
+        for length in set(lengths):  # sounds shorter than a window may have one of their own
+            some = [k for k, own in enumerate(lengths) if own == length]
+            each = [seen[k][1].features for k in some]
+            features = {name: torch.from_numpy(np.concatenate([of[name] for of in each])) for name in each[0]}
+            ends = np.cumsum([len(seen[k][1].start_s) for k in some])[:-1]
+            scores |= zip(some, np.split(self.predict(features), ends), strict=True)
+        return [Heard(*facts, of.start_s, scores[k], of.measures) for k, (facts, of) in enumerate(seen)]
+
+    def _seen(self, sound: io.Sound, start_s: float) -> tuple[tuple[str, str, list[str], float], Windows]:
+        """Status, reason, flags and length of a sound, and the windows of it that are heard."""
         rate = self.spec.front.sample_rate
         status, reason = io.verdict(sound, rate)
         kept = io.verdict(io.Sound(sound.wave), rate)[0] == ""
         unheard = not kept or (self.spec.front.long == "first" and start_s > 0)
         seen = self.featurizer.fast(sound.wave[:0] if unheard else sound.wave)
-        facts = (status, reason, sound.flags, len(sound.wave) / rate)
-        kept_numbers = np.zeros((len(seen.start_s), self.network.body.width), np.float16) if embed else None
-        return Heard(*facts, seen.start_s, self.scores(seen, embeddings=kept_numbers), seen.measures, kept_numbers)
+        return (status, reason, sound.flags, len(sound.wave) / rate), seen
 
     def scores(self, windows: Windows, embeddings: NDArray[np.float16] | None = None) -> NDArray[np.float32]:
         """Probabilities [W, K]: softmax or sigmoid of the logits over the temperature."""

@@ -62,14 +62,17 @@ class Models:
         self._client = MlflowClient(self.uri, self.uri)
 
     def version(self, alias: str) -> str | None:
+        held = self.aliases().get(alias)
+        return None if held is None else str(held)
+
+    def aliases(self) -> dict[str, str]:
         from mlflow.exceptions import MlflowException
 
         from pipelines.tracking import CALM, NOISY
 
         with calm(CALM, NOISY):
             try:
-                held = dict(self._client.get_registered_model(self.name).aliases).get(alias)
-                return None if held is None else str(held)
+                return dict(self._client.get_registered_model(self.name).aliases)
             except MlflowException as error:
                 told = " ".join(str(error).split())[:200]
                 raise ConfigError(f"expected a registered model {self.name} at {shown(self.uri)}: {told}") from None

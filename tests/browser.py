@@ -76,7 +76,8 @@ async def _browse(url: str, visit: Any) -> Any:
     with TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True) as home:
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio"]
         flags += ["--remote-debugging-port=0", f"--user-data-dir={home}", "--no-first-run"]
-        flags += ["--autoplay-policy=no-user-gesture-required", "about:blank"]
+        flags += ["--autoplay-policy=no-user-gesture-required"]
+        flags += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "about:blank"]  # it beeps
         with (Path(home) / "log").open("w") as log:
             job = subprocess.Popen([CHROMIUM, *flags], stdout=log, stderr=log)
         try:

@@ -10,13 +10,14 @@ import pytest
 import safetensors.torch
 import soundfile as sf
 import torch
-from making import LABELS, RATE, SMALL, TONES_HZ, draft, tone, tones_folder
+from making import FRONT, LABELS, RATE, SMALL, TONES_HZ, draft, tone, tones_folder
 
 import instrunet
-from instrunet.audio.io import DecodeError
+from instrunet.audio.io import DecodeError, Sound
 from instrunet.bundle import SPEC_FILE, WEIGHTS_FILE, Bundle
 from instrunet.bundle_spec import BundleSpec
 from instrunet.errors import BundleError, ConfigError, DataError
+from instrunet.features.featurizer import FrontEnd
 from instrunet.models import Network
 from instrunet.models.seed_cnn import Iteration11Spec
 from instrunet.training.fit import Job, fit
@@ -241,6 +242,24 @@ def test_several_windows_are_averaged(trained: Path) -> None:
     mean = np.mean([list(one.scores.values()) for one in alone], axis=0)
     np.testing.assert_allclose(list(whole.scores.values()), mean, atol=1e-5)
     assert list(whole.scores) == list(LABELS) and whole.labels == ["top"]
+
+
+@pytest.mark.parametrize("length", ["fixed", "adaptive"])
+def test_heard_together_is_as_heard_alone(length: str) -> None:
+    """Also where sounds shorter than a window keep their own length, and where there is nothing to hear."""
+    front = FrontEnd.model_validate(FRONT.model_dump() | {"length": length, "min_s": 0.5, "window_s": 1.0})
+    spec = draft(model=Iteration11Spec(picture=SMALL.picture), front=front)
+    bundle = Bundle(spec, Network(spec.model, front, spec.statistics, len(LABELS)))
+    seconds = (0.6, 1.7, 0.8, 0.6, 0.01, 0.7)
+    sounds = [Sound(tone(300.0 + 200 * k, s, seed=k)) for k, s in enumerate(seconds)] + [Sound(np.zeros(RATE, "f4"))]
+    for one, together in zip(map(bundle.hear, sounds), bundle.hear_together(sounds), strict=True):
+        np.testing.assert_allclose(together.scores, one.scores, atol=1e-6)
+        assert (together.status, together.window_start_s, together.measures) == (
+            one.status,
+            one.window_start_s,
+            one.measures,
+        )
+    assert bundle.hear_together([]) == []
 
 
 def test_a_single_decision_is_the_best_label(trained: Path) -> None:

@@ -14,6 +14,7 @@ COMMANDS = [
 ELSEWHERE = {
     "make demo": "tests/test_demo.py runs it",
     "make test": "it is what runs this test",
+    "python jobs/serve.py runs/calibrated": "tests/pipelines/test_serve.py; it ends when it is told to",
     "export RAY_AUTH_MODE=token": "tests/pipelines/test_job_submit.py",
 }
 SMALLER = {

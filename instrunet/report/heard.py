@@ -15,16 +15,15 @@ from instrunet import explain
 from instrunet.audio.io import Sound
 from instrunet.bundle import Bundle
 from instrunet.features import FRAME_FEATURES
-from instrunet.features.logmel import LogMelSpec, edges_hz
 from instrunet.features.shards import Features
 from instrunet.prediction import COLOURS, SHOWN, Prediction
 from instrunet.report.pictures import LIGHT, _short
+from instrunet.report.seen import ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 EXPLAINED = 60  # windows, those that speak loudest for the answer: each is a pass forward and one backward
-TICKS_HZ = (100, 300, 1000, 3000, 10_000)
 DARK = 0.12  # what is left of the brightness where the answer does not rest
 
 
@@ -109,12 +108,10 @@ def _draw_images(axes: "Axes", name: str, images: Sequence[Image]) -> None:
 
 def _bands(axes: "Axes", bundle: Bundle) -> None:
     """Hertz beside a mel spectrogram; other features have bands of their own."""
-    spec = next(one for one in bundle.spec.front.features if one.name == bundle.network.names[0])
-    if isinstance(spec, LogMelSpec):
-        centres = edges_hz(spec)[1:-1]
-        there = [hz for hz in TICKS_HZ if centres[0] <= hz <= centres[-1]]
-        axes.set_yticks([float(np.interp(hz, centres, np.arange(len(centres)) + 0.5)) for hz in there])
-        axes.set_yticklabels([f"{hz:,} Hz" for hz in there])
+    hertz, bands = ticks(bundle)
+    if hertz:
+        axes.set_yticks(bands)
+        axes.set_yticklabels([f"{hz:,} Hz" for hz in hertz])
     axes.tick_params(length=0, labelcolor=LIGHT.muted)
 
 

@@ -22,7 +22,7 @@ from test_evaluate import corpus, featurize, place
 from instrunet.bundle import Bundle
 from instrunet.errors import BundleError, ConfigError, JobError
 from instrunet.experiment import TrackingSpec
-from pipelines import flavour, predict, promote, registry, sides
+from pipelines import flavour, predict, promote, registry, serve, sides
 from pipelines.tracking import Tracker
 
 __all__ = ["corpus", "place"]
@@ -58,6 +58,15 @@ def test_a_bundle_is_fetched_by_its_name(client: MlflowClient, mlflow: Path, tmp
     path = write(tmp_path / "a.wav", sound(1.0))
     rest = {"json": True, "match": None, "verbose": False, "picture": None, "runtime": "torch"}
     predict.run(argparse.Namespace(bundle="models:/tiny@champion", files=[str(path)], **rest))
+
+
+def test_a_server_offers_every_version_that_has_an_alias(client: MlflowClient, mlflow: Path, tmp_path: Path) -> None:
+    client.set_registered_model_alias("tiny", "champion", "1")
+    found = dict(serve._models(["models:/tiny", str(mlflow / "0/bundle")], tmp_path, "torch"))
+    assert list(found) == ["tiny@challenger", "tiny@champion", "0"]
+    assert Bundle.load(Path(found["tiny@champion"])).fingerprint == Bundle.load(mlflow / "0/bundle").fingerprint
+    with pytest.raises(ConfigError, match="expected a registered model nothing at"):
+        list(serve._models(["models:/nothing"], tmp_path, "torch"))
 
 
 @pytest.mark.parametrize("name", ["models:/tiny@nobody", "models:/nothing/1", "runs:/0123456789abcdef/bundle"])
