@@ -10,7 +10,8 @@ fixed_core_s     processor seconds of a job with next to nothing to do, of all i
 vs_mn10          over EfficientAT's mn10 as rebuilt here: 32 kHz, log-mel of 128 bands (window 800, hop 320) by
                  torchaudio, windows of 10 s, timm's mobilenetv3_large_100 with 527 random outputs in fp32, one by one
 
-A loop by hand is one process with both cores for PyTorch and a tenth of the files; ours are two of one thread each.
+`--runtime` is where our network runs, as in jobs/tag.py; what it is beside runs on PyTorch in fp32. A loop by hand
+is one process with both cores for PyTorch and a tenth of the files; ours are two of one thread each.
 """
 
 import argparse
@@ -31,6 +32,7 @@ import soundfile
 import torch
 from torchaudio.transforms import MelSpectrogram
 
+from instrunet import runtime
 from instrunet.archive import books, runs, sources
 from instrunet.archive.units import UnitSpec
 from instrunet.audio import io
@@ -51,7 +53,9 @@ JOB = Path(__file__).resolve().parent.parent / "jobs/tag.py"
 def main() -> None:
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--files", type=int, default=200)
-    n_files = args.parse_args().files
+    args.add_argument("--runtime", default="torch")
+    asked = args.parse_args()
+    n_files, where = asked.files, "/".join(runtime.named(asked.runtime))
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:CORES]))
     with TemporaryDirectory(prefix="tagging-") as name:
         folder = Path(name)
@@ -60,15 +64,15 @@ def main() -> None:
         made = {name: make_bundle(folder / name, name) for name in NETWORKS}
         rates = {
             "decode": rate_of("decode", folder, files),
-            "ours_native": rate_of("native", folder, files),
+            "ours_native": rate_of("native", folder, files, where),
             "naive_native": by_hand(some, naive(made["native"])),
             "mn10": by_hand(some, mn10()),
-            "ours_224": rate_of("224", folder, files),
+            "ours_224": rate_of("224", folder, files, where),
             "naive_224": by_hand(some, naive(made["224"])),
         }
         rates["plain_steady"] = steady(folder / "out-native")
-        fixed, _ = job(folder, files[:2], "fixed")
-        job(folder, files, "ray")
+        fixed, _ = job(folder, files[:2], "fixed", where)
+        job(folder, files, "ray", where)
         rates["ray_steady"] = steady(folder / "out-ray")
     for name, rate in rates.items():
         print(f"{name}: {rate:.0f} s of sound a second")
@@ -108,7 +112,7 @@ def make_bundle(folder: Path, name: str) -> Bundle:
     return Bundle.load(Bundle(spec, Network(spec.model, front, statistics, len(labels))).save(folder))
 
 
-def rate_of(side: str, folder: Path, files: list[Path]) -> float:
+def rate_of(side: str, folder: Path, files: list[Path], where: str = runtime.PLAIN) -> float:
     """Seconds of sound a second, of as many processes as cores; loading is not counted."""
     if side != "decode":
         bundle = Bundle.load(folder / side)
@@ -116,7 +120,7 @@ def rate_of(side: str, folder: Path, files: list[Path]) -> float:
         assert runs.begin(folder / f"out-{side}", job)[1]
     spawn = multiprocessing.get_context("spawn")
     ready, times = spawn.Barrier(CORES), spawn.Queue()
-    both = [spawn.Process(target=_process, args=(side, folder, k, files[k::CORES], ready, times)) for k in range(CORES)]
+    both = [spawn.Process(target=_process, args=(side, folder, k, files, where, ready, times)) for k in range(CORES)]
     for one in both:
         one.start()
     found = [times.get() for _ in both]
@@ -125,15 +129,16 @@ def rate_of(side: str, folder: Path, files: list[Path]) -> float:
     return len(files) * SECONDS / (max(end for _, end in found) - min(begin for begin, _ in found))
 
 
-def _process(side: str, folder: Path, k: int, files: list[Path], ready: Any, times: Any) -> None:
+def _process(side: str, folder: Path, k: int, files: list[Path], where: str, *shared: Any) -> None:
+    ready, times = shared
     torch.set_num_threads(1)
     if side == "decode":
         ready.wait()
         began = time.time()
-        for path in files:
+        for path in files[k::CORES]:
             io.read(path, FrontEnd().sample_rate)
     else:
-        worker = Worker(str(folder / f"out-{side}"), str(folder / side), Limits())
+        worker = Worker(str(folder / f"out-{side}"), str(folder / side), Limits(), where=where)
         worker.decoder.probe(files[0])  # its process starts
         ready.wait()
         began = time.time()
@@ -193,11 +198,11 @@ def mn10() -> Callable[[Path], None]:
     return do
 
 
-def job(folder: Path, files: list[Path], name: str) -> tuple[float, float]:
+def job(folder: Path, files: list[Path], name: str, where: str) -> tuple[float, float]:
     """Processor seconds of all processes of `jobs/tag.py` on these files, and how long it took."""
     listed = folder / f"{name}.txt"
     listed.write_text("".join(f"{path}\n" for path in files))
-    command = [sys.executable, JOB, folder / "native", listed, "--out", folder / f"out-{name}"]
+    command = [sys.executable, JOB, folder / "native", listed, "--out", folder / f"out-{name}", "--runtime", where]
     began, spent = time.perf_counter(), {}
     done = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while done.poll() is None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soxr
@@ -43,6 +44,16 @@ class Heard:
     scores: NDArray[np.float32]
     measures: list[float]
     embeddings: NDArray[np.float16] | None = None  # [W, E], where they were asked for
+
+
+class Seen(NamedTuple):
+    """A sound as the network sees it; the first four are as in `Heard`."""
+
+    status: str
+    reason: str
+    flags: list[str]
+    duration_s: float
+    windows: Windows
 
 
 class Bundle:
@@ -130,14 +141,22 @@ class Bundle:
 
     def hear(self, sound: io.Sound, start_s: float = 0.0, embed: bool = False) -> Heard:
         """Score the windows of a sound that begins at `start_s` of its file; of a damaged one, what was kept."""
+        return self.judge(self.look(sound, start_s), embed)
+
+    def look(self, sound: io.Sound, start_s: float = 0.0) -> Seen:
+        """The first half of `hear`: what the network will see."""
         rate = self.spec.front.sample_rate
         status, reason = io.verdict(sound, rate)
         kept = io.verdict(io.Sound(sound.wave), rate)[0] == ""
         unheard = not kept or (self.spec.front.long == "first" and start_s > 0)
-        seen = self.featurizer.fast(sound.wave[:0] if unheard else sound.wave)
-        facts = (status, reason, sound.flags, len(sound.wave) / rate)
-        kept_numbers = np.zeros((len(seen.start_s), self.network.body.width), np.float16) if embed else None
-        return Heard(*facts, seen.start_s, self.scores(seen, embeddings=kept_numbers), seen.measures, kept_numbers)
+        windows = self.featurizer.fast(sound.wave[:0] if unheard else sound.wave)
+        return Seen(status, reason, sound.flags, len(sound.wave) / rate, windows)
+
+    def judge(self, seen: Seen, embed: bool = False) -> Heard:
+        """The other half: what the network says of it."""
+        facts, windows = (seen.status, seen.reason, seen.flags, seen.duration_s), seen.windows
+        kept = np.zeros((len(windows.start_s), self.network.body.width), np.float16) if embed else None
+        return Heard(*facts, windows.start_s, self.scores(windows, embeddings=kept), windows.measures, kept)
 
     def scores(self, windows: Windows, embeddings: NDArray[np.float16] | None = None) -> NDArray[np.float32]:
         """Probabilities [W, K]: softmax or sigmoid of the logits over the temperature."""

@@ -1,7 +1,13 @@
 """Recordings and intervals for other programs: OUT/csv, OUT/jsonl, OUT/audacity, OUT/raven, OUT/sidecar.
 
 The last three hold a file for each recording that was heard, in the folders of its archive: labels that Audacity
-imports (start, end and name, divided by tabs), Raven's selection tables, and JSON to lie beside the sound.
+imports, Raven's selection tables, and JSON to lie beside the sound.
+
+Formats: Audacity's is start, end and name divided by tabs, in seconds and UTF-8 (its manual, "Importing and Exporting
+Labels", https://manual.audacityteam.org/man/importing_and_exporting_labels.html). Raven's is a tab-divided table whose
+first seven columns and `Begin Path` are those of Raven Pro and of what BirdNET-Analyzer writes for it
+(birdnet_analyzer/analyze/utils.py, RAVEN_TABLE_HEADER); columns that Raven does not know, as our Label, Peak and Mean,
+it shows as annotations.
 """
 
 import csv

@@ -9,14 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from archives import make_work, sound, work_rows, write
+from stores import Store, proxied, settings
 
 from instrunet.archive import listing, sources, units
-from instrunet.archive.names import in_order
 from instrunet.archive.units import UnitSpec
 from instrunet.audio.io import Header
+from instrunet.data import store as stores
 from instrunet.errors import ConfigError, DataError
 
-NAMES = ["a.wav", "a/b.flac", "a/c.wav", "a/deep/d.flac", "a.d/e.wav", "ab.wav", "Z.FLAC", "ä/箏.wav"]
+NAMES = ["a-b/x.wav", "a.wav", "a/b.flac", "a/c.wav", "a/deep/d.flac", "a.d/e.wav", "ab.wav", "Z.FLAC", "ä/箏.wav"]
 SPEC = UnitSpec()
 
 
@@ -39,7 +40,28 @@ def uris(archive: str | Path) -> list[str]:
 
 def test_a_folder_is_walked_in_the_order_of_paths(folder: Path) -> None:
     wanted = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".wav", ".flac"))
-    assert names(folder) == [path.relative_to(folder).as_posix() for path in wanted] == sorted(NAMES, key=in_order)
+    assert names(folder) == sorted(path.relative_to(folder).as_posix() for path in wanted) == sorted(NAMES)
+
+
+def test_a_store_lists_in_the_same_order_page_by_page(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 gives a thousand names a request, and none is asked for before it is needed."""
+    bucket = store.bucket("listed")
+    store.upload(folder, bucket)
+    for k in range(1100):
+        store.write(f"{bucket}/b/{k:04d}.wav", b"x")
+    with proxied(store) as proxy:
+        for name, value in settings(proxy.port).items():
+            monkeypatch.setenv(name, value)
+        stores._file_system.cache_clear()
+        found = sources.archive(bucket).files()
+        first = next(found).name
+        n_pages = sum("list-type" in path and "max-keys" not in path for _, path, _ in proxy.seen)
+        rest = [file.name for file in found]
+        assert sum("list-type" in path and "max-keys" not in path for _, path, _ in proxy.seen) == n_pages + 1
+    assert [first, *rest] == sorted([*NAMES, *(f"b/{k:04d}.wav" for k in range(1100))])
+    assert [name for name in [first, *rest] if not name.startswith("b/")] == names(folder)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +77,7 @@ def test_a_folder_is_walked_in_the_order_of_paths(folder: Path) -> None:
 )
 def test_a_glob_names_some(pattern: str, wanted: list[str], folder: Path) -> None:
     found = uris(f"{folder}/{pattern}")
-    assert found == [f"{folder}/{name}" for name in sorted(wanted, key=in_order)]
+    assert found == [f"{folder}/{name}" for name in sorted(wanted)]
 
 
 def test_a_file_that_looks_like_a_glob_is_a_file(tmp_path: Path) -> None:
