@@ -18,7 +18,7 @@ def main() -> int:
     parser.add_argument("--thresholds", type=Path, metavar="FILE.json", help='{"label": threshold}')
     said = "train a new head on these: the folder of jobs/review.py, or a CSV with uri, start_s, stop_s and label"
     parser.add_argument("--labels", type=Path, metavar="LABELS", help=f"{said}; TAGS need --embeddings")
-    parser.add_argument("--format", default="", help="csv, jsonl, audacity, raven, sidecar; divided by commas")
+    parser.add_argument("--format", default="", help="csv, jsonl, audacity, raven, sidecar, day, prefix; by commas")
     return cli.run_pipeline("retag", parser.parse_args())
 
 

@@ -17,7 +17,7 @@ Decide = Callable[[Path, Path], dict[str, Any]]  # from OUT to TO: the ledger
 
 def run(args: argparse.Namespace) -> Path:
     out, to = (places.asked(text).absolute() for text in (args.out, args.to))
-    formats = exports.asked(args.format)
+    formats = exports.asked(args.format, to)
     if sum(asked is not None for asked in (args.threshold, args.thresholds, args.labels)) > 1:
         raise ConfigError(
             "expected one of --threshold, --thresholds and --labels; decide again on what one of them made"

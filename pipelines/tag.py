@@ -32,7 +32,8 @@ WINDOWS = 10  # of a call, as `auto` tries a runtime: half a minute of sound
 def run(args: argparse.Namespace) -> Path:
     """Tag `args.archive` with `args.bundle` into `args.out`; goes on where a killed run was, does nothing when done."""
     bundle, archive = Bundle.load(args.bundle), sources.archive(args.archive)
-    out, args.formats = places.asked(args.out).absolute(), exports.asked(args.format)
+    out = places.asked(args.out).absolute()
+    args.formats = exports.asked(args.format, out)
     args.prices, args.runtime = Prices.of(args.prices), _runtime(bundle, args, out)
     with _headers(Limits(wait_s=args.decode_wait_s)) as look:
         units = UnitSpec(unit_s=args.unit_s, embeddings=args.embeddings)
