@@ -7,10 +7,11 @@ vs_naive_224     the same with the network on pictures of 224 x 224
 of_decode_only   over decoding and resampling alone, in as many processes
 ray_vs_plain     the steady rate of the job over that of the same actor in plain processes: from the fourth part on
 fixed_core_s     processor seconds of a job with next to nothing to do, of all its processes, for each actor
-vs_mn10          over EfficientAT's mn10 as rebuilt here: 32 kHz, log-mel of 128 bands (window 800, hop 320) by
-                 torchaudio, windows of 10 s, timm's mobilenetv3_large_100 with 527 random outputs in fp32, one by one
+vs_mn10          over EfficientAT's mn10 as rebuilt here (`MN10`)
 
-A loop by hand is one process with both cores for PyTorch and a tenth of the files; ours are two of one thread each.
+`--runtime` is where our network runs, as in jobs/tag.py: `auto`, the default, takes bf16 if it changes no decision on
+eight of the files. What it is beside runs on PyTorch in fp32. A loop by hand is one process with both cores for
+PyTorch and a tenth of the files; ours are two of one thread each.
 """
 
 import argparse
@@ -27,10 +28,13 @@ from typing import Any
 
 import librosa
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import soundfile
 import torch
 from torchaudio.transforms import MelSpectrogram
 
+from instrunet import parity, runtime
 from instrunet.archive import books, runs, sources
 from instrunet.archive.units import UnitSpec
 from instrunet.audio import io
@@ -43,6 +47,8 @@ from instrunet.models.picture import PictureSpec
 from instrunet.models.seed_cnn import Iteration11Spec
 from pipelines.tag import Worker
 
+MN10 = """mn10 was rebuilt as: 32 kHz, log-mel of 128 bands (window 800, hop 320) by torchaudio, windows of 10 s, timm's
+mobilenetv3_large_100 with 527 random outputs in fp32, one by one"""
 SECONDS, RATE, CORES = 30.0, 44_100, 2
 NETWORKS = {"native": Iteration11Spec(picture=PictureSpec(size=None, colour=False)), "224": Iteration11Spec()}
 JOB = Path(__file__).resolve().parent.parent / "jobs/tag.py"
@@ -51,39 +57,38 @@ JOB = Path(__file__).resolve().parent.parent / "jobs/tag.py"
 def main() -> None:
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--files", type=int, default=200)
-    n_files = args.parse_args().files
+    args.add_argument("--runtime", default=runtime.AUTO)
+    asked = args.parse_args()
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:CORES]))
     with TemporaryDirectory(prefix="tagging-") as name:
         folder = Path(name)
-        files = make_files(folder / "archive", n_files)
-        some = files[:: max(1, n_files // max(4, n_files // 10))]
-        made = {name: make_bundle(folder / name, name) for name in NETWORKS}
+        files = make_files(folder / "archive", asked.files)
+        some = files[:: max(1, asked.files // max(4, asked.files // 10))]
+        made = {name: make_bundle(folder / name, name, some[:8]) for name in NETWORKS}
+        where = {name: chosen(bundle, asked.runtime) for name, bundle in made.items()}
         rates = {
             "decode": rate_of("decode", folder, files),
-            "ours_native": rate_of("native", folder, files),
+            "ours_native": rate_of("native", folder, files, where["native"]),
             "naive_native": by_hand(some, naive(made["native"])),
             "mn10": by_hand(some, mn10()),
-            "ours_224": rate_of("224", folder, files),
+            "ours_224": rate_of("224", folder, files, where["224"]),
             "naive_224": by_hand(some, naive(made["224"])),
         }
         rates["plain_steady"] = steady(folder / "out-native")
-        fixed, _ = job(folder, files[:2], "fixed")
-        job(folder, files, "ray")
+        fixed, _ = job(folder, files[:2], "fixed", where["native"])
+        job(folder, files, "ray", where["native"])
         rates["ray_steady"] = steady(folder / "out-ray")
+    print(", ".join(f"our {name} network runs on {at}" for name, at in where.items()))
+    print(" ".join(MN10.split()))
     for name, rate in rates.items():
         print(f"{name}: {rate:.0f} s of sound a second")
-    print(
-        json.dumps(
-            {
-                "vs_naive_native": round(rates["ours_native"] / rates["naive_native"], 2),
-                "vs_naive_224": round(rates["ours_224"] / rates["naive_224"], 2),
-                "of_decode_only": round(rates["ours_native"] / rates["decode"], 3),
-                "ray_vs_plain": round(rates["ray_steady"] / rates["plain_steady"], 3),
-                "fixed_core_s": round(fixed / CORES, 1),
-                "vs_mn10": round(rates["ours_native"] / rates["mn10"], 2),
-            }
-        )
-    )
+    found = {f"vs_naive_{name}": round(rates[f"ours_{name}"] / rates[f"naive_{name}"], 2) for name in NETWORKS} | {
+        "of_decode_only": round(rates["ours_native"] / rates["decode"], 3),
+        "ray_vs_plain": round(rates["ray_steady"] / rates["plain_steady"], 3),
+        "fixed_core_s": round(fixed / CORES, 1),
+        "vs_mn10": round(rates["ours_native"] / rates["mn10"], 2),
+    }
+    print(json.dumps(found))
 
 
 def make_files(folder: Path, n: int) -> list[Path]:
@@ -100,15 +105,24 @@ def make_files(folder: Path, n: int) -> list[Path]:
     return made
 
 
-def make_bundle(folder: Path, name: str) -> Bundle:
+def make_bundle(folder: Path, name: str, files: list[Path]) -> Bundle:
+    """Of random weights; it knows which runtimes decide alike on these files."""
     front, statistics = FrontEnd(), Statistics(mean={"logmel": (-4.0,)}, std={"logmel": (3.0,)}, n_windows=1)
     labels = tuple(f"label{k}" for k in range(11))
     spec = BundleSpec(kind="single", labels=labels, front=front, model=NETWORKS[name], statistics=statistics)
     torch.manual_seed(0)
-    return Bundle.load(Bundle(spec, Network(spec.model, front, statistics, len(labels))).save(folder))
+    bundle = Bundle(spec, Network(spec.model, front, statistics, len(labels)))
+    found = tuple(parity.measured(bundle, [io.read(path, front.sample_rate) for path in files]))
+    return Bundle.load(Bundle(spec.model_copy(update={"runtimes": found}), bundle.network).save(folder))
 
 
-def rate_of(side: str, folder: Path, files: list[Path]) -> float:
+def chosen(bundle: Bundle, asked: str) -> str:
+    """As in an actor, which has one thread."""
+    torch.set_num_threads(1)
+    return "/".join(runtime.fastest(bundle, 10) if asked == runtime.AUTO else runtime.named(asked))
+
+
+def rate_of(side: str, folder: Path, files: list[Path], where: str = runtime.PLAIN) -> float:
     """Seconds of sound a second, of as many processes as cores; loading is not counted."""
     if side != "decode":
         bundle = Bundle.load(folder / side)
@@ -116,7 +130,7 @@ def rate_of(side: str, folder: Path, files: list[Path]) -> float:
         assert runs.begin(folder / f"out-{side}", job)[1]
     spawn = multiprocessing.get_context("spawn")
     ready, times = spawn.Barrier(CORES), spawn.Queue()
-    both = [spawn.Process(target=_process, args=(side, folder, k, files[k::CORES], ready, times)) for k in range(CORES)]
+    both = [spawn.Process(target=_process, args=(side, folder, k, files, where, ready, times)) for k in range(CORES)]
     for one in both:
         one.start()
     found = [times.get() for _ in both]
@@ -125,15 +139,16 @@ def rate_of(side: str, folder: Path, files: list[Path]) -> float:
     return len(files) * SECONDS / (max(end for _, end in found) - min(begin for begin, _ in found))
 
 
-def _process(side: str, folder: Path, k: int, files: list[Path], ready: Any, times: Any) -> None:
+def _process(side: str, folder: Path, k: int, files: list[Path], where: str, *shared: Any) -> None:
+    ready, times = shared
     torch.set_num_threads(1)
     if side == "decode":
         ready.wait()
         began = time.time()
-        for path in files:
+        for path in files[k::CORES]:
             io.read(path, FrontEnd().sample_rate)
     else:
-        worker = Worker(str(folder / f"out-{side}"), str(folder / side), Limits())
+        worker = Worker(str(folder / f"out-{side}"), str(folder / side), Limits(), where=where)
         worker.decoder.probe(files[0])  # its process starts
         ready.wait()
         began = time.time()
@@ -193,11 +208,11 @@ def mn10() -> Callable[[Path], None]:
     return do
 
 
-def job(folder: Path, files: list[Path], name: str) -> tuple[float, float]:
+def job(folder: Path, files: list[Path], name: str, where: str) -> tuple[float, float]:
     """Processor seconds of all processes of `jobs/tag.py` on these files, and how long it took."""
     listed = folder / f"{name}.txt"
     listed.write_text("".join(f"{path}\n" for path in files))
-    command = [sys.executable, JOB, folder / "native", listed, "--out", folder / f"out-{name}"]
+    command = [sys.executable, JOB, folder / "native", listed, "--out", folder / f"out-{name}", "--runtime", where]
     began, spent = time.perf_counter(), {}
     done = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while done.poll() is None:
@@ -225,16 +240,9 @@ def _spent_below(pid: int) -> dict[int, float]:
 def steady(out: Path) -> float:
     """From the fourth part on, when all actors are at work."""
     paths = sorted((out / books.UNITS).glob("part-*.parquet"), key=lambda path: path.stat().st_mtime_ns)
-    seconds = [sum(row.as_py() for row in _lengths(path)) for path in paths[4:]]
-    return sum(seconds) / (paths[-1].stat().st_mtime - paths[3].stat().st_mtime)
-
-
-def _lengths(path: Path) -> Any:
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path, columns=["start_s", "stop_s"])
-    return pc.subtract(table["stop_s"], table["start_s"])
+    tables = [pq.read_table(path, columns=["start_s", "stop_s"]) for path in paths[4:]]
+    seconds = sum(pc.sum(pc.subtract(table["stop_s"], table["start_s"])).as_py() for table in tables)
+    return float(seconds / (paths[-1].stat().st_mtime - paths[3].stat().st_mtime))
 
 
 if __name__ == "__main__":

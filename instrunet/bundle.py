@@ -5,7 +5,7 @@ Shapes: W windows, K labels.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from instrunet.data import places
 from instrunet.decisions import Decisions
 from instrunet.errors import BundleError, ConfigError, DataError
 from instrunet.features.featurizer import Featurizer, Windows, alike
+from instrunet.hearing import Heard, Seen
 from instrunet.models import Network
 from instrunet.prediction import Prediction
 from instrunet.rule import Rule, Scores
@@ -29,20 +30,6 @@ from instrunet.rule import Rule, Scores
 __all__ = ["SPEC_FILE", "WEIGHTS_FILE", "Bundle", "Heard", "Prediction", "read_spec", "save"]
 
 Given = Path | str | NDArray[np.float32]  # a file or its URL, or samples [T] or [T, C]
-
-
-@dataclass(frozen=True)
-class Heard:
-    """The windows of one sound and their scores [W, K]; no `status`: all is well with it."""
-
-    status: str
-    reason: str
-    flags: list[str]
-    duration_s: float
-    window_start_s: list[float]
-    scores: NDArray[np.float32]
-    measures: list[float]
-    embeddings: NDArray[np.float16] | None = None  # [W, E], where they were asked for
 
 
 class Bundle:
@@ -132,31 +119,35 @@ class Bundle:
 
     def hear(self, sound: io.Sound, start_s: float = 0.0, embed: bool = False) -> Heard:
         """Score the windows of a sound that begins at `start_s` of its file; of a damaged one, what was kept."""
-        facts, seen = self._seen(sound, start_s)
-        kept_numbers = np.zeros((len(seen.start_s), self.network.body.width), np.float16) if embed else None
-        return Heard(*facts, seen.start_s, self.scores(seen, embeddings=kept_numbers), seen.measures, kept_numbers)
+        return self.judge(self.look(sound, start_s), embed)
 
     def hear_together(self, sounds: Sequence[io.Sound]) -> list[Heard]:
         """As `hear` of each, their windows through the network in shared batches."""
-        seen = [self._seen(sound, 0.0) for sound in sounds]
-        lengths = [tuple(values.shape[1:] for values in windows.features.values()) for _, windows in seen]
+        seen = [self.look(sound) for sound in sounds]
+        lengths = [tuple(values.shape[1:] for values in one.windows.features.values()) for one in seen]
         scores: dict[int, NDArray[np.float32]] = {}
         for length in set(lengths):  # sounds shorter than a window may have one of their own
             some = [k for k, own in enumerate(lengths) if own == length]
-            each = [seen[k][1].features for k in some]
+            each = [seen[k].windows.features for k in some]
             features = {name: torch.from_numpy(np.concatenate([of[name] for of in each])) for name in each[0]}
-            ends = np.cumsum([len(seen[k][1].start_s) for k in some])[:-1]
+            ends = np.cumsum([len(seen[k].windows.start_s) for k in some])[:-1]
             scores |= zip(some, np.split(self.predict(features), ends), strict=True)
-        return [Heard(*facts, of.start_s, scores[k], of.measures) for k, (facts, of) in enumerate(seen)]
+        return [one.heard(scores[k]) for k, one in enumerate(seen)]
 
-    def _seen(self, sound: io.Sound, start_s: float) -> tuple[tuple[str, str, list[str], float], Windows]:
-        """Status, reason, flags and length of a sound, and the windows of it that are heard."""
+    def look(self, sound: io.Sound, start_s: float = 0.0) -> Seen:
+        """The first half of `hear`: what the network will see."""
         rate = self.spec.front.sample_rate
         status, reason = io.verdict(sound, rate)
         kept = io.verdict(io.Sound(sound.wave), rate)[0] == ""
         unheard = not kept or (self.spec.front.long == "first" and start_s > 0)
-        seen = self.featurizer.fast(sound.wave[:0] if unheard else sound.wave)
-        return (status, reason, sound.flags, len(sound.wave) / rate), seen
+        windows = self.featurizer.fast(sound.wave[:0] if unheard else sound.wave)
+        return Seen(status, reason, sound.flags, len(sound.wave) / rate, windows)
+
+    def judge(self, seen: Seen, embed: bool = False) -> Heard:
+        """The other half: what the network says of it."""
+        windows = seen.windows
+        kept = np.zeros((len(windows.start_s), self.network.body.width), np.float16) if embed else None
+        return seen.heard(self.scores(windows, embeddings=kept), kept)
 
     def scores(self, windows: Windows, embeddings: NDArray[np.float16] | None = None) -> NDArray[np.float32]:
         """Probabilities [W, K]: softmax or sigmoid of the logits over the temperature."""

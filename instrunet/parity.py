@@ -7,7 +7,7 @@ import numpy as np
 from instrunet import quantise, runtime
 from instrunet.audio.io import Sound
 from instrunet.bundle import Bundle
-from instrunet.bundle_spec import Parity
+from instrunet.bundle_spec import Parity, Precision
 from instrunet.errors import DataError
 from instrunet.features.featurizer import Windows
 
@@ -27,6 +27,19 @@ def measured(bundle: Bundle, clips: Sequence[Sound]) -> list[Parity]:
         largest = max(float(np.abs(a - b).max()) for a, b in pairs)
         found.append(Parity(runtime=where, precision=precision, n_clips=len(heard), changed=changed, largest=largest))
     return found
+
+
+def doubt(bundle: Bundle, where: str, precision: Precision) -> str:
+    """Why something that was asked for by name would not have been taken by itself; empty where it would."""
+    known = next((p for p in bundle.spec.runtimes if (p.runtime, p.precision) == (where, precision)), None)
+    if known and known.changed:
+        return f"{where}/{precision} changed {known.changed} of {known.n_clips} decisions on the bundle's real clips"
+    if precision == "fp32" or (known and known.n_clips):
+        return ""
+    return (
+        f"whether {where}/{precision} decides as the bundle does has not been measured; "
+        "jobs/export.py BUNDLE --out DIR --clips FOLDER measures it, and DIR/bundle knows it"
+    )
 
 
 def noted(bundle: Bundle, clips: Sequence[Sound]) -> Bundle:

@@ -38,11 +38,21 @@ PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "onnxruntime": ("fp32", "int8"),
     "openvino": ("fp32", "bf16", "int8"),
 }
+AUTO, PLAIN = "auto", "torch/fp32"
 EXTRA = {"onnxruntime": "onnx", "openvino": "openvino,onnx"}
 ONNX = ("onnx", "onnxscript")  # the exporter's
 NEEDS = {"torch": (), "onnxruntime": ("onnxruntime", *ONNX), "openvino": ("openvino", *ONNX)}
 TOLERANCE = 1e-4  # of a score, in fp32
 PROBE_S = 1.0  # all candidates together
+
+
+def named(text: str) -> tuple[str, Precision]:
+    """`openvino/bf16`, or `openvino` for fp32."""
+    where, _, precision = text.partition("/")
+    known = next((one for of in PRECISIONS.values() for one in of if one == (precision or "fp32")), None)
+    if known is None:
+        raise ConfigError(f"expected a precision of fp32, bf16, int8 behind {where}/, got {precision!r}")
+    return where, known
 
 
 def run_on(bundle: "Bundle", runtime: str, precision: Precision = "fp32") -> Run:
@@ -86,19 +96,20 @@ def by_torch(bundle: "Bundle") -> Run:
     return run
 
 
-def fastest(bundle: "Bundle") -> tuple[str, Precision]:
+def fastest(bundle: "Bundle", n_windows: int = 1) -> tuple[str, Precision]:
     """By a second of trying what is installed, the first time on this machine; what was found is kept."""
     candidates = [*trusted(bundle)]
     if len(candidates) == 1:
         return candidates[0]
-    key = {"bundle": _key(bundle), "machine": _machine(), "candidates": candidates}
+    key: dict[str, Any] = {"bundle": _key(bundle), "machine": _machine(), "candidates": candidates}
+    key |= {"windows": n_windows} if n_windows > 1 else {}
     path = cache() / f"fastest-{hashlib.sha256(canonical_json(key).encode()).hexdigest()[:16]}.json"
     try:
         kept = read_json(path)
         return next(one for one in candidates if one == (kept["runtime"], kept["precision"]))
     except (DataError, KeyError, StopIteration):  # never looked, or what was found cannot be taken now
         pass
-    took = {one: _seconds(bundle, run_on(bundle, *one), PROBE_S / len(candidates)) for one in candidates}
+    took = {one: _seconds(bundle, run_on(bundle, *one), PROBE_S / len(candidates), n_windows) for one in candidates}
     runtime, precision = best = min(took, key=lambda one: took[one])
     told = {"/".join(one): round(1e3 * seconds, 3) for one, seconds in took.items()}
     write_json(path, {"runtime": runtime, "precision": precision, "ms": told})
@@ -149,9 +160,9 @@ def _agree(bundle: "Bundle", run: Run, runtime: str, precision: Precision) -> No
 
 
 @torch.inference_mode()
-def _seconds(bundle: "Bundle", run: Run, budget_s: float) -> float:
-    """Median of one window's time."""
-    batch = probe_batch(bundle)
+def _seconds(bundle: "Bundle", run: Run, budget_s: float, n_windows: int = 1) -> float:
+    """Median of the time that so many windows take."""
+    batch = probe_batch(bundle, n_windows)
     took: list[float] = []
     run(batch)
     end = time.perf_counter() + budget_s
@@ -182,6 +193,7 @@ def _onnxruntime(bundle: "Bundle", precision: Precision) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(graph(bundle, precision), options, providers=["CPUExecutionProvider"])
 
     def run(batch: dict[str, Tensor]) -> NDArray[np.float32]:
@@ -195,6 +207,7 @@ def _openvino(bundle: "Bundle", precision: Precision) -> Run:
     import openvino
 
     hints = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32", "PERFORMANCE_HINT": "LATENCY"}
+    hints["INFERENCE_NUM_THREADS"] = str(torch.get_num_threads())
     core = openvino.Core()
     request = core.compile_model(core.read_model(graph(bundle, precision)), "CPU", hints).create_infer_request()
 

@@ -14,6 +14,8 @@ def main() -> int:
     parser.add_argument("out", metavar="OUT", help="what jobs/tag.py made; with --embeddings picks are more diverse")
     parser.add_argument("--to", type=Path, required=True, help="the folder of clips and page")
     parser.add_argument("--n", type=int, default=100, help="how many clips")
+    said = "the ensemble that made OUT with --embeddings: pick also what its members disagree about"
+    parser.add_argument("--bundle", type=Path, help=said)
     return cli.run_pipeline("review", parser.parse_args())
 
 

@@ -19,10 +19,11 @@ def main() -> int:
     parser.add_argument("--unit-s", type=float, default=300.0, help="longest stretch handled at once, in seconds")
     parser.add_argument("--max-bad-fraction", type=float, default=1.0, help="more bad files than this fail the job")
     parser.add_argument("--decode-wait-s", type=float, default=30.0, help="a decoder that takes longer is stopped")
-    parser.add_argument("--format", default="", help="csv, jsonl, audacity, raven, sidecar as well; divided by commas")
+    parser.add_argument("--format", default="", help="csv, jsonl, audacity, raven, sidecar, day, prefix, by commas")
     parser.add_argument("--embeddings", action="store_true", help="keep what the network's head reads, of each window")
-    args = cli.arguments(parser)
-    return cli.run_pipeline("tag", args)
+    parser.add_argument("--runtime", default="torch", help="torch, onnxruntime, openvino[/bf16]; auto: see README")
+    parser.add_argument("--prices", default="", help="core_hour=0.04,gets_1000=0.0004,puts_1000=0.005: what it cost")
+    return cli.run_pipeline("tag", cli.arguments(parser))
 
 
 if __name__ == "__main__":

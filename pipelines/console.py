@@ -1,5 +1,6 @@
 """The calm console: bars and notes on stderr, results on stdout."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,18 +15,32 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+EVERY_S = 60.0
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
 results = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 class Bar:
-    """One line of progress; where no terminal is looking, one line at the start and one at the end."""
+    """One line of progress; where no terminal is looking, a line a minute."""
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
+        self._done, self._began = progress.tasks[task].completed, time.monotonic()
+        self._told = self._began
 
     def advance(self, n: int = 1, note: str = "") -> None:
         self._progress.update(self._task, advance=n, note=note)
+        now = time.monotonic()
+        if self._progress.disable and now - self._told >= EVERY_S:
+            self._told = now
+            self.line(self._said((now - self._began) / 60, note))
+
+    def _said(self, minutes: float, note: str) -> str:
+        task = self._progress.tasks[self._task]
+        total = task.total or 0
+        left = minutes * (total - task.completed) / max(task.completed - self._done, 1)
+        more = f"; {note}" if note else ""
+        return f"{task.description}: {task.completed:.0f} of {total:.0f}, about {left:.0f} min left{more}"
 
     def set(self, done: int, total: int) -> None:
         self._progress.update(self._task, completed=done, total=total)

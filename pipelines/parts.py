@@ -27,19 +27,25 @@ def run(
     folder: Path, kind: str, n_parts: int, worker: type, arguments: Mapping[str, Any], suffix: str = ".parquet"
 ) -> Iterator[dict[str, Any]]:
     """Make the missing parts; yields each one's summary as it is done."""
-    todo = left(folder, kind, n_parts, suffix)
+    return made(left(folder, kind, n_parts, suffix), worker, arguments, cluster.slots)
+
+
+def made(
+    todo: list[int], worker: type, arguments: Mapping[str, Any], actors: Callable[[], int]
+) -> Iterator[dict[str, Any]]:
+    """Make these parts with so many actors, which are asked for where there is something to do."""
     if not todo:
         return
     dataset = ray.data.from_items([{"part": k} for k in todo], override_num_blocks=len(todo)).map(
         worker,
         fn_constructor_kwargs=dict(arguments),
-        compute=ray.data.ActorPoolStrategy(size=min(len(todo), cluster.slots())),
+        compute=ray.data.ActorPoolStrategy(size=min(len(todo), actors())),
         num_cpus=CPUS_PER_ACTOR,
     )
-    for made in dataset.iter_rows():
-        if made["failed"]:
-            raise JobError(made["failed"])
-        yield made
+    for summary in dataset.iter_rows():
+        if summary["failed"]:
+            raise JobError(summary["failed"])
+        yield summary
 
 
 def told(make: Callable[[int], dict[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,26 +11,33 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from instrunet.archive import books, exports, runs, sources, tagger
+from instrunet import parity, runtime
+from instrunet.archive import books, exports, runs, sources, speed, tagger
+from instrunet.archive.speed import Prices, Speed
 from instrunet.archive.units import WORK_LIST, Look, UnitSpec, WorkList
 from instrunet.audio.io import Header
 from instrunet.audio.isolated import Decoder, Limits
 from instrunet.bundle import Bundle
 from instrunet.data import parts, places
-from instrunet.errors import JobError
+from instrunet.errors import ConfigError, JobError
 from instrunet.experiment import ClusterSpec
 from pipelines import cluster
 from pipelines.console import bar, note, result
-from pipelines.parts import run as run_parts
+from pipelines.parts import made as make
 from pipelines.parts import told
+
+WINDOWS = 10  # of a call, as `auto` tries a runtime: half a minute of sound
 
 
 def run(args: argparse.Namespace) -> Path:
     """Tag `args.archive` with `args.bundle` into `args.out`; goes on where a killed run was, does nothing when done."""
     bundle, archive = Bundle.load(args.bundle), sources.archive(args.archive)
-    out, args.formats = places.asked(args.out).absolute(), exports.asked(args.format)
+    out = places.asked(args.out).absolute()
+    args.formats = exports.asked(args.format, out)
+    args.prices, args.runtime = Prices.of(args.prices), _runtime(bundle, args, out)
     with _headers(Limits(wait_s=args.decode_wait_s)) as look:
-        job = runs.Job(archive, bundle.spec, UnitSpec(unit_s=args.unit_s, embeddings=args.embeddings), look)
+        units = UnitSpec(unit_s=args.unit_s, embeddings=args.embeddings)
+        job = runs.Job(archive, bundle.spec, units, look, args.runtime)
         if args.since_last:
             return _runs(out, job, bundle, args)
         n_files, work = runs.begin(out, job)
@@ -40,6 +47,27 @@ def run(args: argparse.Namespace) -> Path:
     else:
         _tag(out, work, bundle, args)
     return out
+
+
+def _runtime(bundle: Bundle, args: argparse.Namespace, out: Path) -> str:
+    """Where the network is to run; `auto` stays with what a folder was begun with."""
+    torch.set_num_threads(1)  # as in an actor
+    begun = out / parts.PLAN
+    if args.runtime == runtime.AUTO and begun.exists():
+        return str(parts.read_json(begun).get("runtime", runtime.PLAIN))
+    if args.runtime == runtime.AUTO:
+        chosen = runtime.PLAIN if args.embeddings else "/".join(runtime.fastest(bundle, WINDOWS))
+        note(f"the network runs on {chosen}")
+        return chosen
+    name, precision = runtime.named(args.runtime)
+    if args.embeddings and name != "torch":
+        raise ConfigError(
+            f"--embeddings are torch's alone: {name} gives scores and nothing else; leave one of them out"
+        )
+    runtime.run_on(bundle, name, precision)  # what is missing is said here and not by an actor
+    if doubt := parity.doubt(bundle, name, precision):
+        note(f"warning: {doubt}")
+    return f"{name}/{precision}"
 
 
 def _runs(out: Path, job: runs.Job, bundle: Bundle, args: argparse.Namespace) -> Path:
@@ -57,17 +85,17 @@ def _runs(out: Path, job: runs.Job, bundle: Bundle, args: argparse.Namespace) ->
 
 
 def _tag(out: Path, work: WorkList, bundle: Bundle, args: argparse.Namespace, before: Path | None = None) -> None:
-    limits = Limits(wait_s=args.decode_wait_s)
-    if parts.left(out, books.UNITS, work.n_parts):
-        cluster.connect(ClusterSpec(), verbose=args.verbose)
-        arguments = {"out": str(out), "bundle": str(args.bundle.absolute()), "limits": limits}
-        _make_parts(out, arguments | {"embed": args.embeddings}, work)
+    report = _make_parts(out, work, args)
     ledger = books.close(out, work, bundle)
     if args.since_last:
         account = runs.account(out, before, ledger["files"]["out"])
         ledger |= {"since_last": account, "closed": ledger["closed"] and account["closed"]}
         parts.write_json(out / books.LEDGER, ledger)
+    if report:
+        parts.write_json(out / speed.SPEED, report)
     _check(ledger, out, args.max_bad_fraction)
+    if report:
+        result(speed.told(report))
     exports.write(out, args.formats, bundle.spec, sources.archive(args.archive).root)
     parts.finish(out)
 
@@ -93,10 +121,11 @@ def _headers(limits: Limits) -> Iterator[Look]:
 class Worker:
     """An actor that makes parts: decode, features and network fused, so that only paths and rows cross processes."""
 
-    def __init__(self, out: str, bundle: str, limits: Limits, embed: bool = False) -> None:
+    def __init__(self, out: str, bundle: str, limits: Limits, embed: bool = False, where: str = runtime.PLAIN) -> None:
         torch.set_num_threads(1)  # one actor a core
         self.out, self.embed = places.located(out), embed
-        self.bundle = Bundle.load(Path(bundle))
+        loaded = Bundle.load(Path(bundle))
+        self.bundle = loaded if where == runtime.PLAIN else loaded.on(*runtime.named(where))
         self.decoder = Decoder(limits)
         self.work = WorkList(self.out / WORK_LIST)
 
@@ -104,19 +133,39 @@ class Worker:
         return told(self.make, row)
 
     def make(self, number: int) -> dict[str, Any]:
-        rows = tagger.tag_all(self.work.part(number), self.bundle, self.decoder.read, self.embed)
-        path, table = parts.part_path(self.out, books.UNITS, number), tagger.table(rows, self.embed)
-        parts.publish(path, lambda aside: pq.write_table(table, aside, compression="zstd"))
-        return {"units": len(rows), "bad": sum(r["status"] in tagger.BAD for r in rows)}
+        clock, units = speed.Clock(), self.work.part(number)
+        rows = tagger.tag_all(units, self.bundle, self.decoder.read, self.embed, clock)
+        path = parts.part_path(self.out, books.UNITS, number)
+        with clock("write"):
+            table = tagger.table(rows, self.embed)
+            parts.publish(path, lambda aside: pq.write_table(table, aside, compression="zstd"))
+        return tagger.counts(units, rows) | clock.seconds
+
+    def tried(self) -> dict[str, float]:
+        """Seconds of each stage for an hour of sound, by some units of the work list; nothing is written."""
+        units, clock = speed.tried_units(self.work), speed.Clock()
+        with self.decoder:
+            tagger.tag_all(units[:1], self.bundle, self.decoder.read, self.embed)  # the first call of all is slow
+            rows = tagger.tag_all(units, self.bundle, self.decoder.read, self.embed, clock)
+        hours = tagger.counts(units, rows)["audio_s"] / 3600
+        return {stage: seconds / hours for stage, seconds in clock.seconds.items()} if hours else {}
 
 
-def _make_parts(out: Path, arguments: dict[str, Any], work: WorkList) -> None:
-    done = work.n_parts - len(parts.left(out, books.UNITS, work.n_parts))
-    bad = 0
-    with bar(f"tagging {len(work)} units", work.n_parts, done) as progress:
-        for made in run_parts(out, books.UNITS, work.n_parts, Worker, arguments):
-            bad += int(made["bad"])
-            progress.advance(note=f"{bad} bad" if bad else "")
+def _make_parts(out: Path, work: WorkList, args: argparse.Namespace) -> dict[str, Any] | None:
+    """What is missing of them, and how it went; None where none was."""
+    todo = parts.left(out, books.UNITS, work.n_parts)
+    if not todo:
+        return None
+    arguments: dict[str, Any] = {"out": str(out), "bundle": str(args.bundle.absolute())}
+    arguments |= {"limits": Limits(wait_s=args.decode_wait_s), "embed": args.embeddings, "where": args.runtime}
+    tried = Worker(**arguments).tried() if len(todo) >= speed.WORTH else {}
+    cluster.connect(ClusterSpec(), verbose=args.verbose)
+    cores = cluster.slots()
+    found = Speed(work.n_parts, cores, min(len(todo), speed.actors(tried, cores)))
+    with bar(f"tagging {len(work)} units", work.n_parts, work.n_parts - len(todo)) as progress:
+        for made in make(todo, Worker, arguments, lambda: found.actors):
+            progress.advance(note=str(found.add(made)))
+    return found.report(args.prices, tried)
 
 
 def _check(ledger: dict[str, Any], out: Path, max_bad_fraction: float) -> None:

@@ -39,6 +39,9 @@ def test_report_tags_and_record_are_where_it_says(demo: Done, place: Path) -> No
     assert ledger["files"]["in"] == ledger["files"]["by_status"]["tagged"] == 22
     assert (tags / "_SUCCESS").is_file()
     assert pq.read_table(tags / "recordings").num_rows == 22
+    speed = json.loads((tags / "speed.json").read_text())
+    assert speed["parts"]["made"] == speed["parts"]["of"] > 0 and speed["cost"] is None
+    assert f"{speed['audio_h_per_core_hour']:.0f} hours of sound a core hour" in demo.stdout
 
 
 def test_the_split_is_by_recording(demo: Done, place: Path) -> None:

@@ -116,7 +116,7 @@ def test_auto_takes_the_fastest_and_remembers(cached: Path, bundle: Bundle, monk
     took = {("torch", "fp32"): 3.0, ("onnxruntime", "fp32"): 2.0, ("openvino", "fp32"): 2.5, ("openvino", "bf16"): 1.0}
     tried: list[tuple[str, str]] = []
 
-    def seconds(bundle: Bundle, run: object, budget_s: float) -> float:
+    def seconds(bundle: Bundle, run: object, budget_s: float, n_windows: int) -> float:
         assert budget_s == runtime.PROBE_S / 4
         return took[tried[-1]]
 

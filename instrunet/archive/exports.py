@@ -1,7 +1,14 @@
-"""Recordings and intervals for other programs: OUT/csv, OUT/jsonl, OUT/audacity, OUT/raven, OUT/sidecar.
+"""Recordings and intervals for other programs: OUT/csv, OUT/jsonl, OUT/audacity, OUT/raven, OUT/sidecar; and divided:
+OUT/day, by the date in a name (day=2024-05-31), OUT/prefix, by the first folder of the archive, both as Parquet.
 
-The last three hold a file for each recording that was heard, in the folders of its archive: labels that Audacity
-imports (start, end and name, divided by tabs), Raven's selection tables, and JSON to lie beside the sound.
+Audacity's, Raven's and sidecars hold a file for each recording that was heard, in the folders of its archive: labels
+that Audacity imports, Raven's selection tables, and JSON to lie beside the sound.
+
+Formats: Audacity's is start, end and name divided by tabs, in seconds and UTF-8 (its manual, "Importing and Exporting
+Labels", https://manual.audacityteam.org/man/importing_and_exporting_labels.html). Raven's is a tab-divided table whose
+first seven columns and `Begin Path` are those of Raven Pro and of what BirdNET-Analyzer writes for it
+(birdnet_analyzer/analyze/utils.py, RAVEN_TABLE_HEADER); columns that Raven does not know, as our Label, Peak and Mean,
+it shows as annotations.
 """
 
 import csv
@@ -9,10 +16,13 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import dataset
 
 from instrunet.archive.books import INTERVALS, RECORDINGS, Row
 from instrunet.bundle_spec import BundleSpec
@@ -23,15 +33,18 @@ HEARD = ("tagged", "damaged")
 PLAIN = ("uri", "status", "flags", "duration_s", "labels", "error", "drift")
 OF_INTERVAL = ("uri", "label", "start_s", "stop_s", "peak", "mean")
 RAVEN = ("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)")
+DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])(?!\d)")
 Tagged = tuple[Row, list[Row]]
 
 
-def asked(text: str) -> list[str]:
-    """The formats that an argument names."""
+def asked(text: str, out: Path | None = None) -> list[str]:
+    """The formats that an argument names; `out` is where they would go."""
     names = [name for name in text.split(",") if name]
     for name in names:
         if name not in FORMATS:
             raise ConfigError(f"--format takes {', '.join(FORMATS)}, several divided by commas; got {name!r}")
+        if out and name in DIVIDED and places.is_remote(out):
+            raise ConfigError(f"--format {name} is written to a disk, got {out}; take jobs/retag.py --to FOLDER")
     return names
 
 
@@ -109,12 +122,44 @@ def _raven(folder: Path, tagged: Iterator[Tagged], spec: BundleSpec, archive: st
         _put(folder / f"{name_of(row['uri'], archive)}.Table.1.selections.txt", lines)
 
 
+def _divided(field: str, folder: Path, archive: str) -> None:
+    """Both tables of the folder above by a field of their names, as FIELD=VALUE/part-0.parquet."""
+    for kind in (RECORDINGS, INTERVALS):
+        file = pq.ParquetFile(places.source(parts.part_path(folder.parent, kind, 0)))
+        schema = file.schema_arrow.append(pa.field(field, pa.string()))
+        batches = (_with(field, batch, archive) for batch in file.iter_batches(5000))
+        how = {"format": "parquet", "basename_template": "part-{i}.parquet", "max_partitions": 1 << 20}
+        by = dataset.partitioning(pa.schema([(field, pa.string())]), flavor="hive")
+        reader = pa.RecordBatchReader.from_batches(schema, batches)
+        parts.publish_folder(
+            folder / kind,
+            partial(dataset.write_dataset, reader, partitioning=by, use_threads=False, max_open_files=500, **how),
+        )
+
+
+def _with(field: str, batch: pa.RecordBatch, archive: str) -> pa.RecordBatch:
+    values = pa.array([DIVIDED[field](name_of(uri, archive)) for uri in batch.column("uri").to_pylist()], pa.string())
+    return batch.append_column(field, values)
+
+
+def _day(name: str) -> str:
+    found = DATE.search(name)
+    return "-".join(found.groups()) if found else "unknown"
+
+
+def _prefix(name: str) -> str:
+    return name.split("/")[0] if "/" in name else "."
+
+
+DIVIDED: dict[str, Callable[[str], str]] = {"day": _day, "prefix": _prefix}
 FORMATS: dict[str, Callable[[Path, Iterator[Tagged], BundleSpec, str], None]] = {
     "csv": _csv,
     "jsonl": _jsonl,
     "audacity": _audacity,
     "raven": _raven,
     "sidecar": _sidecar,
+    "day": lambda folder, tagged, spec, archive: _divided("day", folder, archive),
+    "prefix": lambda folder, tagged, spec, archive: _divided("prefix", folder, archive),
 }
 
 

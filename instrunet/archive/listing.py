@@ -5,7 +5,7 @@ shares its size with another.
 """
 
 import hashlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from instrunet.archive.names import in_order
 from instrunet.archive.sources import Archive, File
 from instrunet.audio.io import EXTENSIONS, DecodeError
 from instrunet.data import places
@@ -48,22 +47,37 @@ class Scan(NamedTuple):
     digest: str  # of names, sizes and versions
 
 
-def scan(archive: Archive, path: Path, last: Path | None = None) -> Scan:
-    """List into `path`, beside the listing `last`."""
-    digest, n_files = hashlib.sha256(), 0
+class Tally:
+    """The files of an archive as they go by: how many, and a digest of their names, sizes and versions."""
 
-    def counted() -> Iterator[File]:
-        nonlocal n_files
-        for file in archive.files():
-            digest.update(f"{file.name}|{file.n_bytes}|{file.version}\n".encode(errors="surrogateescape"))
-            n_files += 1
+    def __init__(self, archive: Archive) -> None:
+        self.archive, self.n_files, self._sum = archive, 0, hashlib.sha256()
+
+    def files(self) -> Iterator[File]:
+        for file in self.archive.files():
+            self._sum.update(f"{file.name}|{file.n_bytes}|{file.version}\n".encode(errors="surrogateescape"))
+            self.n_files += 1
             yield file
 
-    before = rows(last) if last else iter(())
-    write(path, _compared(counted(), (row for row in before if row["change"] != "deleted")))
-    if not n_files:
-        raise DataError(f"expected sound files ({' '.join(sorted(EXTENSIONS))}) under {archive.said}, found none")
-    return Scan(path, n_files, digest.hexdigest()[:32])
+    def digest(self) -> str:
+        if not self.n_files:
+            said = f"({' '.join(sorted(EXTENSIONS))}) under {self.archive.said}"
+            raise DataError(f"expected sound files {said}, found none")
+        return self._sum.hexdigest()[:32]
+
+
+def scan(archive: Archive, path: Path, last: Path | None = None) -> Scan:
+    """List into `path`, beside the listing `last`."""
+    tally, before = Tally(archive), rows(last) if last else iter(())
+    write(path, _compared(tally.files(), (row for row in before if row["change"] != "deleted")))
+    return Scan(path, tally.n_files, tally.digest())
+
+
+def again(archive: Archive, path: Path) -> Scan:
+    """Of the listing that `path` holds already: what it would say now, at a third of the cost of writing it."""
+    tally = Tally(archive)
+    deque(tally.files(), maxlen=0)
+    return Scan(path, tally.n_files, tally.digest())
 
 
 def finish(found: Scan, path: Path, unheard: Iterable[str] = ()) -> None:
@@ -103,7 +117,7 @@ def _compared(files: Iterable[File], before: Iterator[Row]) -> Iterator[Row]:
     old = next(before, None)
     for file in files:
         row = _row(file)
-        while old and in_order(old["name"]) < in_order(row["name"]):
+        while old and old["name"] < row["name"]:
             yield old | {"change": "deleted", "twin": "", "error": ""}
             old = next(before, None)
         if old and old["name"] == row["name"]:

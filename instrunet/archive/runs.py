@@ -19,6 +19,7 @@ from instrunet.archive.units import Look, UnitSpec, WorkList
 from instrunet.bundle_spec import BundleSpec
 from instrunet.data import parts, places
 from instrunet.errors import DataError
+from instrunet.runtime import PLAIN
 
 _RUN = "run="
 
@@ -81,6 +82,7 @@ class Job(NamedTuple):
     bundle: BundleSpec
     units: UnitSpec
     look: Look
+    runtime: str = PLAIN  # other runtimes round otherwise: their rows do not mix
 
     def plan(self, **more: Any) -> dict[str, Any]:
         return {
@@ -89,17 +91,20 @@ class Job(NamedTuple):
             "bundle": self.bundle.fingerprint(),
             "units": self.units.model_dump(mode="json"),
             "code": __version__,
+            **({} if self.runtime == PLAIN else {"runtime": self.runtime}),
             **more,
         }
 
 
 def begin(out: Path, job: Job) -> tuple[int, WorkList | None]:
     """How many files there are, and the work list of `out`; None where it is done."""
+    if (out / listing.FILES).exists():  # it was begun, and what it began with stays
+        found = listing.again(job.archive, out / listing.FILES)
+        parts.claim(out, job.plan(listing=found.digest))
+        return found.n_files, None if parts.is_done(out) else _work_list(out, job)
     with TemporaryDirectory(prefix="instrunet-") as folder:
         found = listing.scan(job.archive, Path(folder) / listing.FILES)
         parts.claim(out, job.plan(listing=found.digest))
-        if parts.is_done(out):
-            return found.n_files, None
         parts.publish(out / listing.FILES, lambda aside: listing.finish(found, aside))
         return found.n_files, _work_list(out, job)
 

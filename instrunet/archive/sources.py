@@ -1,9 +1,9 @@
 """What there is to tag: a folder, a glob, one file, a list, an inventory, on a disk, in a store or in a pack.
 
-Conventions: files come in the order of their names, part by part (`in_order`), so that two listings can be compared as
-they stream. A link to a file is a file, a link to a folder is not followed. Below a folder a file is what is named like
-sound; a list means what it names, each once, relative to its own folder. A folder that cannot be listed is a file that
-cannot be read: nothing is left out in silence.
+Conventions: files come in the order of their names, which is that of S3's pages, so that two listings can be compared
+as they stream. A link to a file is a file, a link to a folder is not followed. Below a folder a file is what is named
+like sound; a list means what it names, each once, relative to its own folder. A folder that cannot be listed is a file
+that cannot be read: nothing is left out in silence.
 """
 
 import csv
@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from instrunet.archive.names import in_order, is_sound
+from instrunet.archive.names import is_sound
 from instrunet.data import places
 from instrunet.data.places import as_text
+from instrunet.data.remote import Remote
 from instrunet.errors import ConfigError, DataError
 
 LISTS = (".txt", ".csv", ".parquet")
@@ -102,24 +104,28 @@ def _below(place: Path) -> Iterator[File]:
         raise DataError(f"expected a folder of sound at {place}, found nothing")
     if not places.is_remote(place):
         return _walk(str(place), "")
+    if isinstance(place, Remote):
+        return (_known(name, path) for name, path in place.named_below() if is_sound(path.name))
     found = [(path.relative_to(place).as_posix(), path) for path in place.rglob("*") if is_sound(path.name)]
-    found.sort(key=lambda pair: in_order(pair[0]))
-    return (_known(name, path) for name, path in found)
+    return (_known(name, path) for name, path in sorted(found, key=itemgetter(0)))
 
 
 def _walk(folder: str, inside: str) -> Iterator[File]:
+    found: list[tuple[str, bool, os.DirEntry[str]]] = []
     with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: as_text(entry.name))
-    for entry in found:
+        for entry in entries:
+            found += [(as_text(entry.name), False, entry)] if is_sound(entry.name) else []
+            found += [(f"{as_text(entry.name)}/", True, entry)] if entry.is_dir(follow_symlinks=False) else []
+    for _, is_folder, entry in sorted(found, key=itemgetter(0)):
         name = inside + entry.name
-        if is_sound(entry.name):
+        if not is_folder:
             yield _on_disk(name, entry.path, entry.stat)
-        if entry.is_dir(follow_symlinks=False):
-            try:
-                yield from _walk(entry.path, f"{name}/")
-            except PermissionError:
-                if not is_sound(entry.name):
-                    yield File(name, entry.path, 0, UNREADABLE)
+            continue
+        try:
+            yield from _walk(entry.path, f"{name}/")
+        except PermissionError:
+            if not is_sound(entry.name):
+                yield File(f"{name}/", entry.path, 0, UNREADABLE)
 
 
 def _on_disk(name: str, path: str, ask: Callable[[], os.stat_result]) -> File:
@@ -164,7 +170,7 @@ def _inventory(path: Path) -> pa.Table:
         found = {ours: [name for name in names if name in there] for ours, names in wanted}
         named = {ours: names[0] for ours, names in found.items() if names}
         table = file.read(list(named.values())).rename_columns(list(named))
-        types = {"uri": pa.string(), "n_bytes": pa.int64(), "duration_s": pa.float64(), "version": pa.string()}
+        types = {"uri": pa.large_string(), "n_bytes": pa.int64(), "duration_s": pa.float64(), "version": pa.string()}
         return table.cast(pa.schema([(name, types[name]) for name in named]))
     except pa.ArrowException as error:
         raise DataError(f"{path} is no Parquet inventory that can be read: {error}") from None
@@ -174,8 +180,7 @@ def _named(table: pa.Table, folder: Path) -> Iterator[File]:
     """In order and each once; a hundred bytes a file are held."""
     if table.column("uri").null_count:
         raise DataError("the list has a row without a uri; give every file one")
-    table = table.append_column("key", pc.replace_substring(table.column("uri"), "/", "\0"))
-    table = table.take(pc.sort_indices(table, [("key", "ascending")])).drop_columns(["key"])
+    table = table.take(pc.sort_indices(table, [("uri", "ascending")]))
     rows = _once(_rows(table))
     if "n_bytes" in table.column_names:
         yield from (_told(row, folder) for row in rows)
@@ -217,7 +222,7 @@ def _asked(row: dict[str, Any], folder: Path) -> File:
 def _told(row: dict[str, Any], folder: Path) -> File:
     """As it stands: to make paths of a million URLs takes longer than all else."""
     uri: str = row["uri"]
-    plain = uri.startswith("/") or ("://" in uri and not {"@", "?"} & set(uri))
+    plain = uri.startswith("/") or ("://" in uri and "@" not in uri and "?" not in uri)
     return File(
         uri,
         uri if plain else _path(uri, folder),

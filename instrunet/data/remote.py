@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from instrunet.data.listed import Listed
-from instrunet.data.store import FINAL, request, said
+from instrunet.data.store import FINAL, listed, request, said
 from instrunet.errors import DataError
 
 CHUNK = 16 << 20  # bytes of one request: what a broken connection costs
+KEPT = ("type", "size", "ETag", "etag", "LastModified", "mtime", "created")  # of what a listing says
 
 
 class Remote(Listed):
@@ -30,17 +31,21 @@ class Remote(Listed):
             yield request(str(self), "cat_file", start=at, end=at + n, n_bytes=n, check=_whole(n))
 
     def below(self) -> Iterator[Self]:
-        """Every object under this name; a `folder/` that a tool left as an object is none."""
+        return (path for _, path in self.named_below())
+
+    def named_below(self) -> Iterator[tuple[str, Self]]:
+        """Every object under this name, and what it is called there, in the order of these names; a `folder/` that a
+        tool left as an object is none."""
+        above = len(str(self).split("://", 1)[1]) + 1
         try:
-            listed = request(str(self), "find", detail=True)
+            for info in listed(str(self)):
+                key = str(info["name"]).split("://", 1)[-1].lstrip("/")
+                path = type(self)(f"{self.parts[0]}//{key}")
+                if info.get("type") != "directory" and not key.endswith("/") and self in path.parents:
+                    path.info = {name: info[name] for name in KEPT if name in info} | {"key": key}
+                    yield key[above:], path
         except FINAL as error:
             raise DataError(f"{self} cannot be listed: {said(error)}") from None
-        for name, info in listed.items():
-            key = name.split("://", 1)[-1].lstrip("/")
-            path = type(self)(f"{self.parts[0]}//{key}")
-            if info.get("type") != "directory" and not key.endswith("/") and self in path.parents:
-                path.info = info | {"key": key}
-                yield path
 
 
 def _whole(n: int) -> Callable[[bytes], bytes]:

@@ -20,6 +20,7 @@ from instrunet.errors import ConfigError, JobError
 SLOWEST = 100_000  # bytes a second: a body that comes slower is as good as stalled
 LISTING_S = 3600  # a listing is thousands of requests, each with a deadline of its own
 LONGEST_WAIT_S = 10.0
+PAGE = 1000  # of a listing, as many as S3 gives at once
 # Answers. They are given at once and would be the same again
 FINAL = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotImplementedError, ValueError)
 # botocore's own, by name: it is s3fs that knows it, not we
@@ -70,6 +71,32 @@ def request(url: str, method: str, *args: Any, n_bytes: int = 0, check: Any = No
         done = "written" if method == "pipe_file" else "had"
         raise ObjectError(f"{url} cannot be {done}, after {patience.tries + 1} tries: {reason(error)}")
     return answer
+
+
+def listed(url: str) -> Iterator[dict[str, Any]]:
+    """What lies below a name; S3's page by page in the order of keys, so that nothing grows with the bucket."""
+    patience = Patience.of_environment()
+    store = _file_system(url.split(":")[0], patience, patience.tries)
+    if not hasattr(store, "_iterdir"):
+        yield from sorted(request(url, "find", detail=True).values(), key=lambda info: str(info["name"]))
+        return
+    bucket, key, _ = store.split_path(url)
+    found = store._iterdir(bucket, delimiter="", prefix=f"{key}/" if key else "")
+
+    async def page() -> list[dict[str, Any]]:
+        infos: list[dict[str, Any]] = []
+        async for info in found:
+            infos.append(info)
+            if len(infos) == PAGE:
+                break
+        return infos
+
+    infos: list[dict[str, Any]] = [{}]
+    while infos:
+        infos, error = _tried(url, lambda: _deadline(store, LISTING_S, page))
+        if error:  # botocore has asked for this page again already
+            raise StoreError(f"{_top(url)} does not answer: {reason(error)}; run the same command again when it does")
+        yield from infos
 
 
 def reason(error: BaseException | None) -> str:
@@ -132,9 +159,13 @@ def _within(deadline_s: float, store: Any, method: str, *args: Any, **kwargs: An
     if not getattr(store, "async_impl", False):
         return getattr(store, method)(*args, **kwargs)
 
+    return _deadline(store, deadline_s, lambda: getattr(store, f"_{method}")(*args, **kwargs))
+
+
+def _deadline(store: Any, deadline_s: float, ask: Callable[[], Any]) -> Any:
     async def limited() -> Any:
         try:
-            return await asyncio.wait_for(getattr(store, f"_{method}")(*args, **kwargs), deadline_s)
+            return await asyncio.wait_for(ask(), deadline_s)
         except TimeoutError:
             raise ConnectionError(f"no answer within {deadline_s:.3g} s") from None  # sync renames a TimeoutError
 

@@ -1,6 +1,7 @@
 """Clips to be labelled: `clips/*.wav` to train on, and a page on which each is heard and named by a key."""
 
 import base64
+import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,12 +22,14 @@ from instrunet.report.shown import MP3_RATES, mp3
 from instrunet.report.words import clock
 
 PAGE, CLIPS = "index.html", "clips"
+WHERE = "clips.csv"  # of each clip, for jobs/retag.py --labels
 
 
 def write(folder: Path, windows: Sequence[Window], spec: BundleSpec, root: str, read: io.Read) -> int:
     """Into `folder`; how many clips there are: what cannot be had any more is left out."""
     (folder / CLIPS).mkdir(parents=True)
     rate, clips = spec.front.sample_rate, list[dict[str, Any]]()
+    where = [["path", "uri", "start_s", "stop_s"]]
     for k, window in enumerate(windows, 1):
         try:
             with places.sound(window.uri) as path:
@@ -46,6 +49,9 @@ def write(folder: Path, windows: Sequence[Window], spec: BundleSpec, root: str, 
                 "audio": f"data:audio/mpeg;base64,{audio}",
             }
         )
+        where.append([name, window.uri, repr(window.start_s), repr(window.stop_s)])
+    with (folder / WHERE).open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(where)
     (folder / PAGE).write_text(_page(clips, spec), encoding="utf-8")
     return len(clips)
 

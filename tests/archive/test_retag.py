@@ -14,7 +14,7 @@ from instrunet.archive import books, exports, retag
 from instrunet.archive.units import UnitSpec
 from instrunet.bundle import Bundle
 from instrunet.bundle_spec import BundleSpec
-from instrunet.data import parts
+from instrunet.data import parts, places
 from instrunet.errors import ConfigError, DataError
 
 SPEC = UnitSpec(unit_s=2, part_units=3)
@@ -168,3 +168,35 @@ def test_the_sound_itself_is_not_needed(home: Path, tmp_path: Path) -> None:
         assert retag.run(home / "tags", tmp_path / "to", 0.3, None)["closed"]
     finally:
         (home / "gone").rename(home / "archive")
+
+
+def test_tables_are_divided_by_the_first_folder_and_by_the_day(exported: Path) -> None:
+    for kind in ("recordings", "intervals"):
+        rows = pq.read_table(exported / kind).to_pylist()
+        divided = pq.read_table(exported / "prefix" / kind).to_pylist()
+        key = lambda row: (row["uri"], row.get("start_s", 0), row.get("label", ""))  # noqa: E731
+        assert sorted(({n: row[n] for n in rows[0]} for row in divided), key=key) == sorted(rows, key=key)
+        assert {row["prefix"] for row in divided} == {".", "deep"}
+        assert {row["prefix"] for row in divided if "/deep/" in row["uri"]} == {"deep"}
+    assert {p.name for p in (exported / "day/recordings").iterdir()} == {"day=unknown"}
+
+
+@pytest.mark.parametrize(
+    ("name", "day"),
+    [
+        ("SITE_20240531_040000.wav", "2024-05-31"),
+        ("a/2024-05-31/x.flac", "2024-05-31"),
+        ("a/2024.12.01.wav", "2024-12-01"),
+        ("a/202405311.wav", "unknown"),
+        ("a/20241301.wav", "unknown"),
+        ("take 7.wav", "unknown"),
+    ],
+)
+def test_the_day_is_the_date_in_a_name(name: str, day: str) -> None:
+    assert exports.DIVIDED["day"](name) == day
+
+
+def test_what_is_divided_goes_to_a_disk() -> None:
+    assert exports.asked("csv,day", Path("/x")) == ["csv", "day"]
+    with pytest.raises(ConfigError, match="--format day is written to a disk, got s3://bucket/tags"):
+        exports.asked("csv,day", places.place("s3://bucket/tags"))

@@ -11,7 +11,10 @@ from archives import RATE, make_work, sound, tiny_bundle, write, write_part
 from instrunet.archive import books, review, tagger
 from instrunet.archive.units import UnitSpec
 from instrunet.bundle import Bundle
-from instrunet.errors import DataError
+from instrunet.errors import ConfigError, DataError
+from instrunet.models import Network
+from instrunet.models.ensemble import EnsembleSpec
+from instrunet.models.seed_cnn import Task8Spec
 from instrunet.rule import Rule
 
 SPEC = UnitSpec(unit_s=4)
@@ -95,6 +98,32 @@ def test_neighbours_are_few(tags: Path, bundle: Bundle) -> None:
         key = one.uri, one.start_s >= 4
         by_unit[key] = by_unit.get(key, 0) + 1
     assert max(by_unit.values()) == review.FEWEST and len(by_unit) == 10
+
+
+def test_members_that_disagree_are_told_apart_by_their_heads(tags: Path) -> None:
+    """Of an ensemble of two, whose heads read the halves of an embedding."""
+    spec = tiny_bundle().spec
+    members = EnsembleSpec(picture=spec.model.picture, members=(Task8Spec(), Task8Spec()))
+    front, statistics = spec.front, spec.statistics
+    both = Bundle(spec.model_copy(update={"model": members}), Network(members, front, statistics, len(spec.labels)))
+    points = np.random.default_rng(0).standard_normal((5, both.network.body.width)).astype(np.float32)
+    said = review.members_of(both)(points)
+    assert said.shape == (2, 5, 3) and said.sum(2) == pytest.approx(np.ones((2, 5)), abs=1e-5)
+    with torch.inference_mode():
+        logits = both.network.body.head(torch.from_numpy(points))
+        theirs = torch.from_numpy(said).log()
+    mean = theirs.mean(0).softmax(1).numpy()
+    np.testing.assert_allclose(mean, logits.softmax(1).numpy(), atol=1e-5)
+    assert review.disagreement(said, "single").max() > 0
+    with pytest.raises(ConfigError, match="--bundle needs an ensemble, .* task8 is none"):
+        review.members_of(tiny_bundle())
+
+
+def test_disagreement_is_0_where_all_say_the_same_and_1_where_none_does() -> None:
+    sure = np.eye(2, dtype=np.float32)  # two members [2, 1, 2], one says the first label, one the second
+    assert review.disagreement(sure[:, None], "single") == pytest.approx([0.5])
+    assert review.disagreement(sure[:, None], "multi") == pytest.approx([1.0])
+    assert review.disagreement(np.stack([sure, sure]), "single") == pytest.approx([0.0, 0.0])
 
 
 def test_nothing_heard_is_told(tmp_path: Path, bundle: Bundle) -> None:

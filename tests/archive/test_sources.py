@@ -9,14 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from archives import make_work, sound, work_rows, write
+from stores import Store, proxied, settings
 
 from instrunet.archive import listing, sources, units
-from instrunet.archive.names import in_order
 from instrunet.archive.units import UnitSpec
 from instrunet.audio.io import Header
+from instrunet.data import store as stores
 from instrunet.errors import ConfigError, DataError
 
-NAMES = ["a.wav", "a/b.flac", "a/c.wav", "a/deep/d.flac", "a.d/e.wav", "ab.wav", "Z.FLAC", "ä/箏.wav"]
+NAMES = ["a-b/xx.wav", "a.wav", "a/b.flac", "a/c.wav", "a/deep/d.flac", "a.d/e.wav", "ab.wav", "Z.FLAC", "ä/箏.wav"]
 SPEC = UnitSpec()
 
 
@@ -39,7 +40,29 @@ def uris(archive: str | Path) -> list[str]:
 
 def test_a_folder_is_walked_in_the_order_of_paths(folder: Path) -> None:
     wanted = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".wav", ".flac"))
-    assert names(folder) == [path.relative_to(folder).as_posix() for path in wanted] == sorted(NAMES, key=in_order)
+    assert names(folder) == sorted(path.relative_to(folder).as_posix() for path in wanted) == sorted(NAMES)
+
+
+def test_a_store_lists_in_the_same_order_page_by_page(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here four names a request (S3: a thousand), and none is asked for before it is needed."""
+    bucket = store.bucket("listed")
+    store.upload(folder, bucket)
+    with proxied(store) as proxy:
+        for name, value in settings(proxy.port).items():
+            monkeypatch.setenv(name, value)
+        stores._file_system.cache_clear()
+        monkeypatch.setattr(stores, "PAGE", 4)
+        patience = stores.Patience.of_environment()
+        stores._file_system("s3", patience, patience.tries).req_kw = {"MaxKeys": 4}
+        found, seen = [], []
+        for file in sources.archive(bucket).files():
+            found.append(file.name)
+            seen.append(sum("list-type" in path and "max-keys=4" in path.lower() for _, path, _ in proxy.seen))
+        stores._file_system.cache_clear()
+    assert found == sorted(NAMES) == names(folder)
+    assert seen == sorted(seen) and seen[0] == 1 and seen[-1] == 3  # of nine sounds and a text
 
 
 @pytest.mark.parametrize(
@@ -55,7 +78,7 @@ def test_a_folder_is_walked_in_the_order_of_paths(folder: Path) -> None:
 )
 def test_a_glob_names_some(pattern: str, wanted: list[str], folder: Path) -> None:
     found = uris(f"{folder}/{pattern}")
-    assert found == [f"{folder}/{name}" for name in sorted(wanted, key=in_order)]
+    assert found == [f"{folder}/{name}" for name in sorted(wanted)]
 
 
 def test_a_file_that_looks_like_a_glob_is_a_file(tmp_path: Path) -> None:

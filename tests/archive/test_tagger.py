@@ -1,5 +1,7 @@
 """One unit, one row: each status from a real file, scores that are the bundle's own, and a row that always fits."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from archives import (
 )
 
 from instrunet.archive import tagger
+from instrunet.archive.speed import Clock
 from instrunet.archive.units import UnitSpec
 from instrunet.bundle import Bundle
 
@@ -192,3 +195,33 @@ def test_an_end_that_only_decoding_tells_is_filled_in(bundle: Bundle, tmp_path: 
     path = write(tmp_path / "a.wav", sound(1.5))
     unit = work_rows(path, LONG, bundle.fingerprint)[0] | {"stop_s": None}
     assert tagger.tag(unit, bundle)["stop_s"] == 1.5
+
+
+def test_a_part_says_what_it_came_to_and_what_took_how_long(archive: Path, bundle: Bundle) -> None:
+    clock, units = Clock(), work_rows(archive, LONG, bundle.fingerprint)
+    made = tagger.counts(units, tagger.tag_all(units, bundle, clock=clock))
+    assert (made["files"], made["bad"], made["gets"]) == (11, 5, 0)
+    assert made["audio_s"] == pytest.approx(2.5 + 7.3 + 1.2 + 1.0 + 0.03 + 4.0 + 2.5, abs=0.2)
+    assert all(clock.seconds[stage] > 0 for stage in ("decode", "features", "network"))
+    sizes = {"a": 0, "b": 1, "c": 16 << 20, "d": 17 << 20}
+    remote = [{"uri": f"s3://b/{name}", "start_s": 0.0, "status": "", "n_bytes": n} for name, n in sizes.items()]
+    assert tagger.counts(remote + remote, [])["gets"] == 1 + 1 + 1 + 2  # once for all units of one
+
+
+def test_an_object_is_fetched_once_for_the_units_that_follow_each_other(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+
+    @contextmanager
+    def sound_of(uri: str, n_bytes: int | None = None) -> Iterator[Path]:
+        fetched.append(uri)
+        yield Path(uri)
+
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.wav", sound(4.5, 300 if name == "a" else 400))
+    units = work_rows(tmp_path, UnitSpec(unit_s=1), bundle.fingerprint)
+    plain = tagger.tag_all(units, bundle)
+    monkeypatch.setattr(tagger.places, "sound", sound_of)
+    assert tagger.tag_all(units, bundle) == plain and len(plain) == 10
+    assert fetched == [f"{tmp_path}/a.wav", f"{tmp_path}/b.wav"]

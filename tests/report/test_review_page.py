@@ -29,10 +29,10 @@ def labelled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     retag.keep_spec(home / "tags", bundle.spec)
     books.close(home / "tags", tag_archive(home / "in", home / "tags", bundle, UnitSpec()), bundle)
     parts.finish(home / "tags")
-    made = review.run(Namespace(out=str(home / "tags"), to=home / "labels", n=5))
+    made = review.run(Namespace(out=str(home / "tags"), to=home / "labels", n=5, bundle=None))
     assert made == home / "labels/index.html"
     with pytest.raises(DataError, match="expected a new folder, found"):
-        review.run(Namespace(out=str(home / "tags"), to=home / "labels", n=5))
+        review.run(Namespace(out=str(home / "tags"), to=home / "labels", n=5, bundle=None))
     return request.param, home / "labels"
 
 
