@@ -46,7 +46,7 @@ class Study:
 
 def run(study: Study, ones: Sequence[Drawn], name: str, bar: Bar) -> list[Run]:
     """Try all of `ones`, or as many draws of a sampler that looks at what came before."""
-    spec, resources = study.cluster, cluster.of_a_worker(study.cluster)
+    spec, resources = study.cluster, _resources(study)
     cluster.check_fits(spec, spec.workers)
     Watch.now = _Now(study, bar, len(ones))
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # CSV and TensorBoard: curves are in our records
@@ -108,6 +108,12 @@ class Watch(tune.Callback):
             Watch.now.ended(trial, trial.get_pickled_error() or trial.get_error())
 
 
+def _resources(study: Study) -> dict[str, float]:
+    """Of a worker. Where trials take turns they wait for room, so each is given the room that lets so many run."""
+    own, n = cluster.of_a_worker(study.cluster), study.search.concurrent * study.cluster.workers
+    return own | {"CPU": max(own["CPU"], cluster.room(n))} if study.search.scheduler in algorithms.TURNS else own
+
+
 def _placed(workers: int, resources: dict[str, float]) -> Any:
     """A trial takes what all of its workers need at once, or waits: none ever holds half of it."""
     group = tune.PlacementGroupFactory([resources] * workers) if workers > 1 else resources
@@ -134,14 +140,13 @@ def _tuner(study: Study, ones: Sequence[Drawn], name: str, trainable: Any, resou
             "sign": search.sign,
             "concurrent": search.concurrent,
             "workers": study.cluster.workers,
-            "handed_on": search.scheduler in ("pbt", "hyperband"),
+            "handed_on": search.scheduler in algorithms.TURNS,
             "resources": resources,
             **drawn,
         },
         tune_config=tune.TuneConfig(
             metric=search.metric,
             mode=study.mode,
-            max_concurrent_trials=search.concurrent,
             num_samples=samples,
             scheduler=algorithms.scheduler(search, study.epochs),
             search_alg=algorithm,
