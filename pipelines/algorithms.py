@@ -21,6 +21,7 @@ from instrunet.search.spec import SearchSpec
 from pipelines.trials import FAILED
 
 DONE = "epochs_done"
+TURNS = ("hyperband", "pbt")  # trials pause for one another: all are there at once, and resources say who runs
 
 
 def scheduler(search: SearchSpec, epochs: int) -> TrialScheduler:
@@ -47,7 +48,9 @@ def sampler(search: SearchSpec, ones: Sequence[Drawn], seed: int) -> tuple[Any, 
         searcher = TpeSearch(search, len(ones), seed)
         return tune.search.ConcurrencyLimiter(searcher, search.concurrent), {}, len(ones)
     grid = tune.grid_search([{"fields": one.fields, "told": one.told} for one in ones])
-    return tune.search.BasicVariantGenerator(max_concurrent=search.concurrent), {"one": grid}, 1
+    # Limited, a bracket or a population would be no more than the trials that run at a time: nothing to compare with
+    limit = 0 if search.scheduler in TURNS else search.concurrent
+    return tune.search.BasicVariantGenerator(max_concurrent=limit), {"one": grid}, 1
 
 
 class TpeSearch(tune.search.Searcher):

@@ -1,6 +1,7 @@
 """Connecting to Ray: the cluster we were started on, or a small one of our own, and quiet either way."""
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -154,6 +155,12 @@ def hush(*, verbose: bool) -> None:
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's traceback: its reason is in trials.json
+
+
+def room(n: int) -> float:
+    """CPUs of each of n workers that fill the cluster, as far as they fit on one machine; in Ray's steps."""
+    largest = max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+    return math.floor(min(ray.cluster_resources()["CPU"] / n, largest) * 1e4) / 1e4
 
 
 def slots() -> int:

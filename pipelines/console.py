@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from rich.console import Console
 from rich.progress import (
@@ -66,6 +67,12 @@ def bar(what: str, total: int, done: int = 0) -> Iterator[Bar]:
 
 def note(text: str) -> None:
     notes.print(text, markup=False)
+
+
+@cache
+def note_once(text: str) -> None:
+    """What would be said again for each front end, or each bundle, of one job."""
+    note(text)
 
 
 def result(text: str) -> None:

@@ -6,6 +6,7 @@ DIR/index.html     the same as a page, with score over cost
 """
 
 import argparse
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from instrunet.bundle_spec import Provenance
 from instrunet.data import manifest, parts
 from instrunet.data.relabel import Relabel
 from instrunet.ensembles import build, mix
-from instrunet.ensembles.build import Member
+from instrunet.ensembles.joint import Member, joint
 from instrunet.ensembles.mix import METHODS, Mix, Voices
 from instrunet.errors import ConfigError, DataError
 from instrunet.models import n_parameters
@@ -59,10 +60,11 @@ def run(args: argparse.Namespace) -> Path:
     rows = frame[frame["split"] == validated.SPLIT]
     for one in members:
         _refuse(one, validated.why_not(one.bundle, rows, {}))
-    recipe = features.Recipe(members[0].bundle.spec.front, spec.copies)
-    folder = features.prepare(frame, recipe, spec.out, spec.cluster, spec.max_bad_fraction, args.verbose)
-    scored = []
+    scored, first = [], members[0].bundle.spec.front
     for one in members:
+        front = first.model_copy(update={"features": one.bundle.spec.front.features})  # the windows of the first
+        recipe = features.Recipe(front, spec.copies)
+        folder = features.prepare(frame, recipe, spec.out, spec.cluster, spec.max_bad_fraction, args.verbose)
         found, reason = validated.scored(one.bundle, frame, folder, Relabel())
         _refuse(one, reason)
         assert found, "what is not scored has a reason"
@@ -83,18 +85,21 @@ def run(args: argparse.Namespace) -> Path:
 
 
 def _members(paths: list[Path]) -> list[Member]:
-    """A study stands for its trials: those on the front end of its best."""
+    """A study stands for its trials, the best first: those that can be heard together with the ones before them."""
     found: list[Member] = []
     for path in paths:
         if not (path / STUDY).is_file():
             found.append(Member(path, Bundle.load(path)))
             continue
-        front = Bundle.load(path / BUNDLE).spec.front
         rows = [row for row in parts.read_rows(path / TRIALS) if row["status"] != "failed"]
         newest = [checkpoints.newest(path / trials.CHECKPOINTS / row["trial"]) for row in rows]
         all_ = [Member(one / BUNDLE_FOLDER, Bundle.load(one / BUNDLE_FOLDER)) for one in newest if one]
-        same = [one for one in all_ if one.bundle.spec.front == front]
-        note(f"{path}: {len(same)} of {len(all_)} trials have the front end of its best")
+        same: list[Member] = []
+        for one in all_:
+            with suppress(ConfigError):
+                joint([*same, one])
+                same.append(one)
+        note(f"{path}: {len(same)} of {len(all_)} trials can be heard together with its best")
         found += same
     return found
 

@@ -24,7 +24,7 @@ from instrunet.experiment import ClusterSpec, Experiment
 from instrunet.features import shards
 from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics
 from pipelines import audit, cluster
-from pipelines.console import bar, note, result
+from pipelines.console import bar, note, note_once, result
 from pipelines.parts import run as run_parts
 from pipelines.parts import told
 
@@ -49,10 +49,14 @@ class Recipe:
 
 def run(experiment: Experiment, verbose: bool = False) -> Path:
     """The folder of features of an experiment; a second run finds it done."""
-    frame = read_manifest(experiment)
+    return made_of(read_manifest(experiment), experiment, verbose)
+
+
+def made_of(frame: pd.DataFrame, experiment: Experiment, verbose: bool) -> Path:
+    """The same, of a manifest that several recipes share."""
     recipe = Recipe(experiment.front, experiment.copies)
     folder = prepare(frame, recipe, experiment.out, experiment.cluster, experiment.max_bad_fraction, verbose)
-    note(audit.read(folder, experiment.audit).line)
+    note_once(audit.read(folder, experiment.audit).line)
     return folder
 
 
@@ -98,7 +102,7 @@ def prepare(
     plan = plan_of(frame, recipe)
     folder = (out / "features" / fingerprint(plan)).absolute()
     if parts.is_done(folder):
-        note(f"features: {n_clips} clips, made before")
+        note_once(f"features: {n_clips} clips, made before")
         return folder
     parts.claim(folder, plan)
     _write_manifest(frame, folder)

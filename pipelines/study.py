@@ -1,13 +1,15 @@
 """A study on Ray Tune: its trials side by side, stopped early or not; killed, the same call goes on."""
 
+import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.logger import JsonLoggerCallback
 
 from instrunet.data import parts
 from instrunet.experiment import ClusterSpec
@@ -27,7 +29,7 @@ RAY, CONFIRM = "ray", "confirm"
 
 @dataclass(frozen=True)
 class Study:
-    """`epochs` are the most that a trial has, `most` is what all of them have together."""
+    """`epochs` are the most that a trial has, `most` is what all of them have together; `ended` is told each trial."""
 
     home: Path
     search: SearchSpec
@@ -35,6 +37,7 @@ class Study:
     epochs: int
     seed: int
     most: int
+    ended: Callable[[Run], object] = lambda run: None
 
     @property
     def mode(self) -> str:
@@ -43,12 +46,14 @@ class Study:
 
 def run(study: Study, ones: Sequence[Drawn], name: str, bar: Bar) -> list[Run]:
     """Try all of `ones`, or as many draws of a sampler that looks at what came before."""
-    spec, resources = study.cluster, cluster.of_a_worker(study.cluster)
+    spec, resources = study.cluster, _resources(study)
     cluster.check_fits(spec, spec.workers)
     Watch.now = _Now(study, bar, len(ones))
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # CSV and TensorBoard: curves are in our records
     tuner = _tuner(study, ones, name, _placed(spec.workers, resources), resources)
     grid = tuner.fit()
-    return [_run(study, grid[k]) for k in range(len(grid))]
+    found = [grid[k] for k in range(len(grid))]
+    return [_run(study, one.config or {}, one.metrics, one.error, Path(one.path).name) for one in found]
 
 
 class _Now:
@@ -65,6 +70,9 @@ class _Now:
         self.last = time.monotonic()
         spent = sum(float(one.last_result.get("epochs_done", 0)) for one in trials if one.last_result)
         self.bar.line(f"{ended} of {self.n_trials} trials, {spent:.0f} of {self.study.most} epochs{self._best(trials)}")
+
+    def ended(self, one: Any, error: Exception | None) -> None:
+        self.study.ended(_run(self.study, one.config, one.last_result, error, one.trial_id))
 
     def _best(self, trials: list[Any]) -> str:
         search = self.study.search
@@ -88,9 +96,22 @@ class Watch(tune.Callback):
             Watch.now.tell(trials)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        del iteration, trial, info
+        del iteration, info
         if Watch.now:
             Watch.now.tell(trials)
+            Watch.now.ended(trial, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        del iteration, info
+        if Watch.now:
+            Watch.now.tell(trials)
+            Watch.now.ended(trial, trial.get_pickled_error() or trial.get_error())
+
+
+def _resources(study: Study) -> dict[str, float]:
+    """Of a worker. Where trials take turns they wait for room, so each is given the room that lets so many run."""
+    own, n = cluster.of_a_worker(study.cluster), study.search.concurrent * study.cluster.workers
+    return own | {"CPU": max(own["CPU"], cluster.room(n))} if study.search.scheduler in algorithms.TURNS else own
 
 
 def _placed(workers: int, resources: dict[str, float]) -> Any:
@@ -119,13 +140,13 @@ def _tuner(study: Study, ones: Sequence[Drawn], name: str, trainable: Any, resou
             "sign": search.sign,
             "concurrent": search.concurrent,
             "workers": study.cluster.workers,
+            "handed_on": search.scheduler in algorithms.TURNS,
             "resources": resources,
             **drawn,
         },
         tune_config=tune.TuneConfig(
             metric=search.metric,
             mode=study.mode,
-            max_concurrent_trials=search.concurrent,
             num_samples=samples,
             scheduler=algorithms.scheduler(search, study.epochs),
             search_alg=algorithm,
@@ -136,17 +157,15 @@ def _tuner(study: Study, ones: Sequence[Drawn], name: str, trainable: Any, resou
             name=name,
             storage_path=str(study.home),
             verbose=0,
-            callbacks=[Watch()],
+            callbacks=[Watch(), JsonLoggerCallback()],
             failure_config=tune.FailureConfig(max_failures=study.cluster.max_failures),
         ),
     )
 
 
-def _run(study: Study, outcome: Any) -> Run:
-    metrics = outcome.metrics or {}
-    fields, told = (outcome.config["one"][key] for key in ("fields", "told"))
-    reason = metrics.get(FAILED) or (_cause(outcome.error) if outcome.error else "")
-    name = Path(outcome.path).name
+def _run(study: Study, config: dict[str, Any], metrics: dict[str, Any] | None, error: Any, name: str) -> Run:
+    fields, told = (config["one"][key] for key in ("fields", "told"))
+    reason = (metrics or {}).get(FAILED) or (_cause(error) if error else "")
     made = checkpoints.newest(study.home / CHECKPOINTS / name)
     history = parts.read_json(made / STATE_FILE)["progress"]["history"] if made else []
     job = job_of_trial(study.home, fields)

@@ -53,12 +53,13 @@ def job_of_trial(home: Path, fields: Mapping[str, Any]) -> Job:
 def trial(config: dict[str, Any]) -> None:
     """What is wrong with a configuration would be wrong again: it is reported, and the study goes on."""
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // (config["concurrent"] * config["workers"])))
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")  # a trial that was stopped leaves; 2 s may be too few
     home, name = Path(config["home"]), tune.get_context().get_trial_id()
     try:
         job = job_of_trial(home, config["one"]["fields"])
         own = home / CHECKPOINTS / name
         begun = _begun(own, job.train.learning_rate)
-        whose = {"trial": name, "learning_rate": job.train.learning_rate}
+        whose = {"trial": name, "learning_rate": job.train.learning_rate} if config["handed_on"] else None
         if begun:  # Tune may not have heard of it
             _tell(parts.read_json(begun / STATE_FILE)["progress"]["history"][-1], whose)
         fit_all(job, partial(report, own, whose), begun, config["workers"], config["resources"])
@@ -69,7 +70,7 @@ def trial(config: dict[str, Any]) -> None:
         tune.report({FAILED: reason, config["metric"]: WORST[config["sign"]], "epochs_done": 0})
 
 
-def report(folder: Path, whose: dict[str, Any], metrics: Metrics, save: Save) -> None:
+def report(folder: Path, whose: dict[str, Any] | None, metrics: Metrics, save: Save) -> None:
     """Tune's record of checkpoints is as old as its last snapshot: it is given a name, and ours are beside it."""
     try:
         checkpoints.publish(folder, int(metrics["step"]), save, validated=True)
@@ -78,11 +79,15 @@ def report(folder: Path, whose: dict[str, Any], metrics: Metrics, save: Save) ->
     _tell(metrics, whose)
 
 
-def _tell(metrics: Metrics, whose: dict[str, Any]) -> None:
+def _tell(metrics: Metrics, whose: dict[str, Any] | None) -> None:
+    """A checkpoint of Tune's costs each epoch a second round to the driver: only where trials pause or take over."""
+    told = metrics | {"epochs_done": metrics["epoch"] + 1}  # what ASHA compares by: a trial may validate inside epochs
+    if whose is None:
+        tune.report(told)
+        return
     with TemporaryDirectory() as folder:
         parts.write_json(Path(folder) / WHOSE, whose | {"step": metrics["step"]})
-        done = {"epochs_done": metrics["epoch"] + 1}  # what ASHA compares by: a trial may validate inside epochs
-        tune.report(metrics | done, checkpoint=tune.Checkpoint.from_directory(folder))
+        tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 def _begun(own: Path, learning_rate: float) -> Path | None:

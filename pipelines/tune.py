@@ -13,16 +13,15 @@ from instrunet.report import study as page
 from instrunet.search.check import check
 from instrunet.search.run import Run
 from instrunet.search.space import Drawn, changed, configurations, every_recipe, recipe_key
-from instrunet.search.summary import STUDY, TRIALS, bundle_of, choose, ranked, summary
+from instrunet.search.summary import STUDY, TRIALS, bundle_of, choose, ranked, summary, unscored
 from instrunet.training.job import Job
 from instrunet.training.job import check as check_job
-from pipelines import cluster, lineage, study, trials
+from pipelines import cluster, features, lineage, study, trials
 from pipelines.console import bar, note, result
+from pipelines.records import Records
 from pipelines.study import Study
 from pipelines.tracking import Tracker
 from pipelines.train import BUNDLE, job_for, run_folder
-
-RECORDS = "records"  # of each trial, for MLflow
 
 
 def run(experiment: Experiment, verbose: bool = False, resume: bool = False) -> Path:
@@ -53,11 +52,11 @@ def run(experiment: Experiment, verbose: bool = False, resume: bool = False) -> 
     for one in ones:
         check_job(trials.job_of_trial(home, one.fields), experiment.cluster.workers)
     cluster.connect(experiment.cluster, verbose=verbose)
-    with Tracker(experiment.tracking, home, experiment.out, experiment.name) as tracker:
+    tracker = Tracker(experiment.tracking, home, experiment.out, experiment.name)
+    with tracker, Records(experiment, home, tracker.key) as records:
         tracker.params(experiment.model_dump(mode="json"))
         tracker.tags(lineage.tags(next(iter(jobs.values())).draft.trained))
-        runs, confirmed = _search(experiment, ones, home, most)
-        record(experiment, [*runs, *(run for more in confirmed.values() for run in more)], home, tracker)
+        runs, confirmed = _search(experiment, ones, home, most, records)
         found = _conclude(experiment, (runs, confirmed), home, most)
         tracker.metrics(0, _figures(found))
         for name in (STUDY, TRIALS, page.PAGE):
@@ -101,16 +100,23 @@ def _jobs(experiment: Experiment, ones: Sequence[Drawn], verbose: bool) -> dict[
     distinct = {recipe_key(spec): spec for spec in reversed(specs)}
     if len(distinct) > 1:
         note(f"{len(distinct)} front ends; features of each are made before the first trial")
-    return {key: job_for(spec, verbose) for key, spec in reversed(distinct.items())}
+    frame = features.read_manifest(experiment)  # the same for all: `data`, `split` and `task` are not searched
+    made = {key: (spec, features.made_of(frame, spec, verbose)) for key, spec in reversed(distinct.items())}
+    return {key: job_for(spec, verbose, folder) for key, (spec, folder) in made.items()}
 
 
-def _search(experiment: Experiment, ones: Sequence[Drawn], home: Path, most: int) -> tuple[list[Run], dict[str, Any]]:
+def _search(
+    experiment: Experiment, ones: Sequence[Drawn], home: Path, most: int, records: Records
+) -> tuple[list[Run], dict[str, Any]]:
     """The trials, and the best of them again with other seeds."""
     search, seed = experiment.tune, experiment.train.seed
     assert search
-    asked = Study(home, search, experiment.cluster, max(_epochs(experiment, ones)), seed, most)
+    asked = Study(home, search, experiment.cluster, max(_epochs(experiment, ones)), seed, most, records.add)
     with bar("trials", len(ones)) as progress:
         runs = study.run(asked, ones, study.RAY, progress)
+    records.finish(runs)
+    if all(run.status == "failed" for run in runs):
+        parts.write_json(home / TRIALS, [unscored(run) for run in runs])
     best = ranked(runs, search.metric, search.sign)
     if not search.confirm:
         return runs, {}
@@ -124,6 +130,7 @@ def _search(experiment: Experiment, ones: Sequence[Drawn], home: Path, most: int
     asked = replace(asked, search=whole)
     with bar("other seeds", len(again)) as progress:
         confirmed = study.run(asked, again, study.CONFIRM, progress)
+    records.finish(confirmed)
     return runs, {one.trial: [run for run in confirmed if run.told["of"] == one.trial] for one in top}
 
 
@@ -141,19 +148,6 @@ def _conclude(experiment: Experiment, found: tuple[list[Run], dict[str, Any]], h
     parts.write_json(home / STUDY, made)
     page.write(made, table, home)
     return made
-
-
-def record(experiment: Experiment, runs: Sequence[Run], home: Path, parent: Tracker) -> None:
-    """A run of MLflow for each trial under that of the study; one that is there already is not made again."""
-    for run in runs:
-        folder = home / RECORDS / run.trial
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f"{experiment.name} {run.trial}"
-        with Tracker(experiment.tracking, folder, experiment.out, name, parent=parent.key) as tracker:
-            tracker.params(run.fields)
-            tracker.tags({"status": run.status, **({"reason": run.reason} if run.reason else {})})
-            for metrics in run.history:
-                tracker.metrics(experiment.train.tick(metrics), metrics)
 
 
 def _figures(made: dict[str, Any]) -> dict[str, float]:

@@ -5,36 +5,25 @@ Shapes: M members, W windows, C clips, K labels.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from instrunet.bundle import Bundle
 from instrunet.bundle_spec import BundleSpec, Provenance
+from instrunet.ensembles.joint import Member, joint
 from instrunet.ensembles.mix import Mix, Voices
-from instrunet.errors import ConfigError
+from instrunet.errors import ConfigError, DataError
 from instrunet.models import NUMBER_MODELS, Network
 from instrunet.models.combined import Combined, CombinedSpec
 from instrunet.scoring import Scored, truth_of
-from instrunet.training.start import check_front, check_labels
+from instrunet.training.start import check_labels
 
 SPEED_WINDOWS, SPEED_TRIES = 16, 5
 
 
-@dataclass(frozen=True)
-class Member:
-    path: Path
-    bundle: Bundle
-
-    @property
-    def said(self) -> str:
-        return str(self.path)
-
-
 def check(members: Sequence[Member]) -> None:
-    """They answer with the same labels, on the same features, normalised alike."""
+    """They answer with the same labels, on features that can be computed together, normalised alike."""
     if len(members) < 2:
         raise ConfigError(f"expected two bundles or more to combine, got {len(members)}; name another")
     first = members[0].bundle.spec
@@ -43,12 +32,7 @@ def check(members: Sequence[Member]) -> None:
         if spec.model.name in (*NUMBER_MODELS, "combined"):
             raise ConfigError(f"{one.said} is a {spec.model.name}, which cannot be combined; give networks of pictures")
         check_labels(spec, first, one.said)
-        check_front(spec.front, first.front, one.said)
-        if (spec.statistics.mean, spec.statistics.std) != (first.statistics.mean, first.statistics.std):
-            raise ConfigError(
-                f"{one.said} was trained on other clips than {members[0].said}: the statistics that normalise its "
-                "features are others; combine bundles of one training split"
-            )
+    joint(members)
 
 
 def voices_of(members: Sequence[Member], scored: Sequence[Scored]) -> Voices:
@@ -56,6 +40,9 @@ def voices_of(members: Sequence[Member], scored: Sequence[Scored]) -> Voices:
     first = scored[0]
     names = list(first.clips["clip_id"])
     place = {name: k for k, name in enumerate(names)}
+    for one, member in zip(scored, members, strict=True):
+        if list(one.clip_ids) != list(first.clip_ids):
+            raise DataError(f"{member.said} hears other windows of the clips than {members[0].said}; leave it out")
     said = [np.asarray(one.logits, float) / m.bundle.spec.temperature for m, one in zip(members, scored, strict=True)]
     return Voices(
         members[0].bundle.spec.kind,
@@ -70,20 +57,21 @@ def combined(members: Sequence[Member], mix: Mix, trained: Provenance) -> Bundle
     """Those without a weight are left out. Decisions are fitted behind it: its scores are others than its members'."""
     weights = mix.weights
     kept = range(len(members)) if weights is None else [k for k, w in enumerate(weights) if w > 0]
-    specs = [members[k].bundle.spec for k in kept]
+    specs, heard = [members[k].bundle.spec for k in kept], joint([members[k] for k in kept])
     first = specs[0]
     model = CombinedSpec(
         kind=first.kind,
         members=tuple(spec.model for spec in specs),  # `check` has refused the others
         temperatures=tuple(spec.temperature for spec in specs),
         weights=() if weights is None else tuple(float(weights[k]) for k in kept),
+        bands=heard.bands,
     )
     spec = BundleSpec(
         kind=first.kind,
         labels=first.labels,
-        front=first.front,
+        front=heard.front,
         model=model,
-        statistics=first.statistics,
+        statistics=heard.statistics,
         profile=first.profile,
         trained=trained,
     )

@@ -44,15 +44,15 @@ class CombinedSpec(PictureBodySpec):
     members: tuple[PartSpec, ...] = Field(min_length=1)
     temperatures: tuple[Annotated[float, Field(gt=0)], ...]
     weights: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    bands: tuple[tuple[tuple[int, int], ...], ...] = ()  # rows of the picture that each hears; none: all hear all
 
     @model_validator(mode="after")
     def _one_number_a_member(self) -> Self:
         n = len(self.members)
-        if len(self.temperatures) != n or len(self.weights) not in (0, n):
-            raise ValueError(
-                f"{n} members need {n} temperatures and {n} weights or none, got {len(self.temperatures)} and "
-                f"{len(self.weights)}"
-            )
+        given = [len(numbers) for numbers in (self.temperatures, self.weights, self.bands)]
+        if given[0] != n or not {*given[1:]} <= {0, n}:
+            said = "{} temperatures, {} weights and {} bands".format(*given)
+            raise ValueError(f"{n} members need {n} temperatures, and as many weights and bands or none; got {said}")
         if self.picture.size or self.picture.colour:
             raise ValueError("each member has a picture of its own; leave model.picture out")
         return self
@@ -63,7 +63,10 @@ class Combined(Body):
 
     def __init__(self, spec: CombinedSpec, build: Build, grid: tuple[int, int], n: int) -> None:
         super().__init__()
-        bodies = [build(member, member.picture.grid(*grid), n) for member in spec.members]
+        self.bands = spec.bands or (((0, grid[0]),),) * len(spec.members)
+        heights = [sum(stop - start for start, stop in own) for own in self.bands]
+        pairs = zip(spec.members, heights, strict=True)
+        bodies = [build(member, member.picture.grid(height, grid[1]), n) for member, height in pairs]
         self.width = sum(body.width for body in bodies)
         head = Mixed(spec, bodies, n)
         for body in bodies:
@@ -72,8 +75,8 @@ class Combined(Body):
         self.members, self.head = nn.ModuleList(bodies), head
 
     def embed(self, picture: Tensor, share: Tensor | None = None) -> Tensor:
-        pairs = zip(self.members, self.pictures, strict=True)
-        parts = [member.embed(own(picture[:, 0]), share).float() for member, own in pairs]  # type: ignore[operator]
+        three = zip(self.members, self.pictures, self.bands, strict=True)
+        parts = [member.embed(own(_rows(picture[:, 0], bands)), share).float() for member, own, bands in three]  # type: ignore[operator]
         return torch.cat(parts, 1)
 
     def take(self, number: int, body: Body) -> None:
@@ -111,6 +114,11 @@ class Mixed(nn.Module):
             return torch.logsumexp(logits.log_softmax(2) + self.weights.log(), 1)
         mean = (logits.sigmoid() * self.weights).sum(1)
         return torch.logit(mean.clamp(LEAST, 1 - LEAST))
+
+
+def _rows(picture: Tensor, bands: tuple[tuple[int, int], ...]) -> Tensor:
+    """[B, F, L] to the features that a member hears, stacked as it knows them."""
+    return torch.cat([picture[:, start:stop] for start, stop in bands], 1)
 
 
 def read(logits: Tensor, kind: str) -> Tensor:

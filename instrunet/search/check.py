@@ -56,6 +56,11 @@ def check(experiment: Experiment) -> None:
             raise ConfigError("tune.sampler=tpe and tune.scheduler=pbt both change values; choose one of them")
     if search.sampler == "tpe":
         _check_tpe(search.space)
+        if search.scheduler == "hyperband":
+            raise ConfigError(
+                "tune.scheduler=hyperband compares trials side by side, tune.sampler=tpe draws one after another; "
+                "choose tune.scheduler=asha with it"
+            )
 
 
 def _check_metric(experiment: Experiment, search: SearchSpec) -> None:

@@ -41,7 +41,8 @@ def ranked(runs: Sequence[Run], metric: str, sign: int) -> list[Run]:
     the failure of the study."""
     scored = [run for run in runs if run.status != "failed"]
     if not scored:
-        raise JobError(f"all {len(runs)} trials failed; the first: {runs[0].reason if runs else 'none was begun'}")
+        first = runs[0].reason if runs else "none was begun"
+        raise JobError(f"all {len(runs)} trials failed; {TRIALS} says why; the first: {first}")
     return sorted(scored, key=lambda run: (-sign * run.score(metric), run.trial))
 
 
@@ -99,16 +100,21 @@ def summary(choice: Choice, experiment: Experiment, most: int) -> tuple[dict[str
     return study, sorted(table, key=lambda row: (row["score"] is None, -search.sign * (row["score"] or 0)))
 
 
-def _row(run: Run, best: verdict.Heard, metric: str, figure: str) -> dict[str, Any]:
+def unscored(run: Run) -> dict[str, Any]:
+    """The row of a trial that failed."""
     row = {"trial": run.trial, "status": run.status, "reason": run.reason, "epochs": round(run.epochs, 4)}
     row |= {"seconds": round(run.seconds, 2), "changed": dict(run.told), "fields": dict(run.fields)}
+    return row | {"score": None, "n_parameters": None, "behind": None, "within_noise": None}
+
+
+def _row(run: Run, best: verdict.Heard, metric: str, figure: str) -> dict[str, Any]:
     heard = verdict.hear(run, "val") if run.status != "failed" else None
     if not heard:
-        return row | {"score": None, "n_parameters": None, "behind": None, "within_noise": None}
+        return unscored(run)
     gap, interval = verdict.behind(best, heard, figure)
     noise = interval.low <= 0 <= interval.high  # of one group nothing can be said: it is -1 to 1
     behind = [gap, interval.low, interval.high]
-    return row | {
+    return unscored(run) | {
         "score": run.score(metric),
         "n_parameters": heard.n_parameters,
         "behind": behind,

@@ -11,9 +11,11 @@ from making import FRONT, LABELS, draft
 from instrunet import export
 from instrunet.bundle import Bundle
 from instrunet.bundle_spec import Provenance
-from instrunet.ensembles.build import Member, check, combined, ms_per_window
+from instrunet.ensembles.build import check, combined, ms_per_window
+from instrunet.ensembles.joint import Member
 from instrunet.ensembles.mix import Mix
 from instrunet.errors import ConfigError
+from instrunet.features.chroma import ChromaSpec
 from instrunet.features.featurizer import Statistics
 from instrunet.models import Network
 from instrunet.models.attentive import AttentiveSpec
@@ -72,6 +74,49 @@ def test_stacked_it_reads_all_of_them(kind: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(whole.predict(heard()), scores, atol=1e-5)
     again = Bundle.load(whole.save(tmp_path / "bundle"))
     np.testing.assert_array_equal(again.predict(heard()), whole.predict(heard()))
+
+
+CHROMA = ChromaSpec(sample_rate=8000, n_fft=512, hop_length=256)
+
+
+def hearing(*features: Any, **more: Any) -> Member:
+    """A member with a front end of its own."""
+    front = FRONT.model_copy(update={"features": features})
+    names = [one.name for one in features]
+    numbers = {"logmel": ((-4.0,), (3.0,)), "chroma": ((0.4,), (0.3,))}
+    statistics = Statistics(mean={n: numbers[n][0] for n in names}, std={n: numbers[n][1] for n in names}, n_windows=1)
+    torch.manual_seed(len(features) + 7 * (names[0] == "chroma"))
+    spec = draft(model=ATTENTIVE).model_copy(update={"front": front, "statistics": statistics, **more})
+    return Member(Path("+".join(names)), Bundle(spec, Network(spec.model, front, statistics, len(LABELS))))
+
+
+def test_each_hears_its_own_features(tmp_path: Path) -> None:
+    """Stacked in the order that it knows, whatever the others hear."""
+    logmel = FRONT.features[0]
+    ours = [hearing(logmel), hearing(CHROMA), hearing(CHROMA, logmel)]
+    check(ours)
+    whole = combined(ours, Mix(np.array([0.5, 0.2, 0.3])), Provenance())
+    assert [one.name for one in whole.spec.front.features] == ["logmel", "chroma"]
+    wave = np.random.default_rng(0).normal(0, 0.1, 6000).astype(np.float32)
+    theirs = [np.array(one.bundle(wave, 8000).window_scores) for one in ours]
+    expected = np.tensordot([0.5, 0.2, 0.3], np.stack(theirs), 1)
+    np.testing.assert_allclose(whole(wave, 8000).window_scores, expected, atol=2e-6)
+    again = Bundle.load(whole.save(tmp_path / "bundle"))
+    assert again(wave, 8000).window_scores == whole(wave, 8000).window_scores
+    assert export.to_onnx(whole, tmp_path / "onnx")[1] < 1e-5
+    alone = combined(ours, Mix(np.array([0.0, 1.0, 0.0])), Provenance())
+    assert alone.spec.front == ours[1].bundle.spec.front and alone.spec.model.bands == ()  # type: ignore[union-attr]
+
+
+def test_features_that_contradict_each_other_are_refused() -> None:
+    logmel = FRONT.features[0]
+    for other, told in (
+        (hearing(logmel.model_copy(update={"n_mels": 24})), r"front\.features\.0\.n_mels is 24 there and 16 here"),
+        (hearing(CHROMA.model_copy(update={"hop_length": 128})), "need the same number of frames a window"),
+        (hearing(CHROMA.model_copy(update={"sample_rate": 16000})), "must share one sample_rate"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            check([hearing(logmel), other])
 
 
 def test_it_exports_and_teaches(tmp_path: Path) -> None:

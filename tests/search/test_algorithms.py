@@ -60,6 +60,8 @@ def test_what_may_change_while_it_learns() -> None:
         mutations.check({"train.epochs": {"integers": [1, 3]}})
     with pytest.raises(ConfigError, match="tpe and tune.scheduler=pbt both change values"):
         check(Experiment.parse({"tune": {"space": space, "scheduler": "pbt", "sampler": "tpe"}}, "x.yaml"))
+    with pytest.raises(ConfigError, match="hyperband compares trials side by side, tune.sampler=tpe draws one after"):
+        check(Experiment.parse({"tune": {"space": space, "scheduler": "hyperband", "sampler": "tpe"}}, "x.yaml"))
 
 
 def test_a_step_stays_in_its_range() -> None:

@@ -61,7 +61,7 @@ def test_the_best_is_of_the_epoch_whose_weights_are_kept(runs: list[Run]) -> Non
     assert best.score(METRIC) == max(row[METRIC] for row in best.history)
     assert ranked(runs, "val_loss", -1)[-1].trial == "bad"
     assert ranked(runs, METRIC, 1) == ranked(runs[::-1], METRIC, 1)  # whatever order they come in
-    with pytest.raises(JobError, match="all 1 trials failed; the first: ValueError: no"):
+    with pytest.raises(JobError, match="all 1 trials failed; trials.json says why; the first: ValueError: no"):
         ranked(runs[2:3], METRIC, 1)
 
 
