@@ -23,6 +23,7 @@ from instrunet.errors import ConfigError, JobError
 from instrunet.experiment import ClusterSpec
 from pipelines import cluster
 from pipelines.console import bar, note, result
+from pipelines.gauges import Gauges
 from pipelines.parts import made as make
 from pipelines.parts import told
 
@@ -161,10 +162,12 @@ def _make_parts(out: Path, work: WorkList, args: argparse.Namespace) -> dict[str
     tried = Worker(**arguments).tried() if len(todo) >= speed.WORTH else {}
     cluster.connect(ClusterSpec(), verbose=args.verbose)
     cores = cluster.slots()
+    gauges = Gauges(len(todo))
     found = Speed(work.n_parts, cores, min(len(todo), speed.actors(tried, cores)))
     with bar(f"tagging {len(work)} units", work.n_parts, work.n_parts - len(todo)) as progress:
         for made in make(todo, Worker, arguments, lambda: found.actors):
             progress.advance(note=str(found.add(made)))
+            gauges.add(made)
     return found.report(args.prices, tried)
 
 

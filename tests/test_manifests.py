@@ -16,6 +16,7 @@ from kustomized import containers, rendered, templates
 
 from instrunet import experiment
 from instrunet.config import load_tree
+from pipelines import gauges
 from pipelines.rayjob import manifest
 from pipelines.schedule import scheduled
 from pipelines.target import ClusterTarget, size
@@ -410,7 +411,7 @@ def test_the_quota_carries_the_largest_cluster() -> None:
 
 
 def test_the_dashboard_asks_for_what_ray_exports() -> None:
-    """By the names in the dashboards that Ray itself brings, and two that other exporters have."""
+    """By the names in the dashboards that Ray itself brings, one of another exporter, and those of our tagging."""
     import ray
 
     board = json.loads((ROOT / "k8s/grafana.json").read_text(encoding="utf-8"))
@@ -419,7 +420,8 @@ def test_the_dashboard_asks_for_what_ray_exports() -> None:
     queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     asked = {name for query in queries for name in re.findall(r"\b(\w+)\{", query)}
     assert len(asked) > 15
-    assert asked - known == {"kube_job_status_failed"}
+    ours = {f"ray_instrunet_{name}_total" for name in gauges.COUNTED} | {"ray_instrunet_parts_left"}
+    assert asked - known == {"kube_job_status_failed"} | ours
     assert all(query.count("(") == query.count(")") and query.count("{") == query.count("}") for query in queries)
     variables = {"$" + variable["name"] for variable in board["templating"]["list"]}
     assert {name for query in queries for name in re.findall(r"\$\w+", query)} <= variables

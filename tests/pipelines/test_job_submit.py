@@ -1,6 +1,8 @@
 """`ray job submit` of a job of ours to a head that was started by hand."""
 
+import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -8,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,17 +36,18 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     home = tempfile.mkdtemp(prefix="head-", dir="/tmp")
     settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_TMPDIR": home}
     # The agent that starts jobs has one port by default: beside any other Ray of the machine it would take no job, ever
-    port, dashboard, agent = free_port(), free_port(), free_port()
+    port, dashboard, agent, metrics = free_port(), free_port(), free_port(), free_port()
     command = (
         f"exec ray start --head --block --num-cpus=4 --port={port} --node-ip-address=127.0.0.1 "
         f"--dashboard-host=127.0.0.1 --dashboard-port={dashboard} "
-        f"--dashboard-agent-listen-port={agent} --object-store-memory=500000000 --disable-usage-stats"
+        f"--dashboard-agent-listen-port={agent} --object-store-memory=500000000 --disable-usage-stats "
+        f"--metrics-export-port={metrics} --system-config='{{\"metrics_report_interval_ms\": 500}}'"
     )
     with (folder / "log").open("w") as log:
         job = subprocess.Popen(
             ["bash", "-c", command], env=environment() | settings, stdout=log, stderr=log, start_new_session=True
         )
-    client = settings | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+    client = settings | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}", "METRICS": f"127.0.0.1:{metrics}"}
     try:
         _wait_until_it_takes_jobs(client, folder, job)
         yield client
@@ -84,6 +88,25 @@ def test_train(head: dict[str, str], place: Path, small_folder: Path) -> None:
     assert "succeeded" in done.stdout
     (bundle,) = (place / "runs/train").glob("csv-*/bundle")
     assert str(bundle) in done.stdout
+
+
+def test_prometheus_sees_a_tagging_at_work(head: dict[str, str], place: Path, small_folder: Path) -> None:
+    (bundle,) = (place / "runs/train").glob("csv-*/bundle")
+    tag = f"ray job submit --working-dir . -- python jobs/tag.py {bundle} {small_folder} --out {place}/runs/tags"
+    job = subprocess.Popen(["bash", "-c", tag], cwd=place, env=environment() | head, stdout=subprocess.DEVNULL)
+    seen: dict[str, float] = {}
+    while job.poll() is None or seen.get("ray_instrunet_parts_left"):  # what is exported outlives the job a little
+        with urllib.request.urlopen(f"http://{head['METRICS']}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        seen |= {m[1]: float(m[2]) for m in re.finditer(r"^(ray_instrunet_\w+)\{.*\} (\S+)$", text, re.MULTILINE)}
+        if job.poll() is not None and not re.search("^ray_instrunet", text, re.MULTILINE):
+            break
+        time.sleep(0.2)
+    assert job.wait() == 0
+    ledger = json.loads((place / "runs/tags/ledger.json").read_text())
+    assert seen["ray_instrunet_files_total"] == ledger["files"]["in"]
+    assert seen["ray_instrunet_audio_s_total"] == pytest.approx(ledger["audio_s"]["out"])
+    assert seen["ray_instrunet_parts_left"] == 0 and seen.get("ray_instrunet_bad_total", 0) == 0
 
 
 def test_a_mistake_fails_the_job(head: dict[str, str], place: Path) -> None:
