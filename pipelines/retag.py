@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from instrunet.archive import exports, rehead, retag, runs, sources
+from instrunet.archive import exports, retag, runs, sources
 from instrunet.bundle import read_spec
 from instrunet.data import parts, places
 from instrunet.errors import ConfigError, DataError, JobError
@@ -37,6 +37,8 @@ def run(args: argparse.Namespace) -> Path:
 
 
 def _by_head(tags: list[Path], labels: Path) -> Decide:
+    from instrunet.archive import rehead  # pandas and scikit-learn: 1.5 s that other decisions need not wait for
+
     for one in tags:
         if not parts.is_done(one):
             raise DataError(
