@@ -179,7 +179,8 @@ def _ledger(work: WorkList, out: Path, statuses: pa.ChunkedArray) -> dict[str, A
 
 
 def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
-    return pq.read_table(places.source(path), columns=columns)
+    with pq.ParquetFile(places.source(path)) as file:  # `read_table` takes three times as long for a small one
+        return file.read(columns, use_threads=False)
 
 
 def _accounts_for(made: dict[str, Any], planned: dict[str, Any]) -> bool:

@@ -67,7 +67,7 @@ class WorkList:
         return int(self._file.metadata.num_rows)
 
     def part(self, number: int, columns: list[str] | None = None) -> list[Row]:
-        rows: list[Row] = self._file.read_row_group(number, columns=columns).to_pylist()
+        rows: list[Row] = self._file.read_row_group(number, columns, use_threads=False).to_pylist()
         return rows
 
     def table(self) -> pa.Table:
