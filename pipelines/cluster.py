@@ -128,7 +128,8 @@ def hush(*, verbose: bool) -> None:
 def room(n: int) -> float:
     """CPUs of each of n workers that fill the cluster, as far as they fit on one machine; in Ray's steps."""
     largest = max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
-    return math.floor(min(ray.cluster_resources()["CPU"] / n, largest) * 1e4) / 1e4
+    share: float = min(ray.cluster_resources()["CPU"] / n, largest)
+    return math.floor(share * 1e4) / 1e4
 
 
 def slots() -> int:
