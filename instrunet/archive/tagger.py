@@ -71,7 +71,7 @@ def counts(units: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str,
     return {
         "files": sum(unit["start_s"] == 0 for unit in units),
         "bad": len({row["uri"] for row in rows if row["status"] in BAD}),
-        "audio_s": sum(seconds),
+        "audio_s": float(sum(seconds)),
         "gets": sum(max(1, -(-(n_bytes or 0) // CHUNK)) for n_bytes in fetched),
     }
 
