@@ -4,6 +4,7 @@ HOME/experiment.json, HOME/jobs/<recipe>.json   what all trials begin with: a tr
 HOME/checkpoints/<trial>/                       the newest two of each
 """
 
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -58,10 +59,11 @@ def trial(config: dict[str, Any]) -> None:
     try:
         job = job_of_trial(home, config["one"]["fields"])
         own = home / CHECKPOINTS / name
-        begun = _begun(own, job.train.learning_rate)
+        begun, heard = _begun(own, job.train.learning_rate)
         whose = {"trial": name, "learning_rate": job.train.learning_rate} if config["handed_on"] else None
-        if begun:  # Tune may not have heard of it
-            _tell(parts.read_json(begun / STATE_FILE)["progress"]["history"][-1], whose)
+        last = parts.read_json(begun / STATE_FILE)["progress"]["history"][-1] if begun else {"step": 0}
+        if last["step"] > heard:
+            _tell(last, whose)
         fit_all(job, partial(report, own, whose), begun, config["workers"], config["resources"])
     except PASSING:
         raise
@@ -90,14 +92,20 @@ def _tell(metrics: Metrics, whose: dict[str, Any] | None) -> None:
         tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
-def _begun(own: Path, learning_rate: float) -> Path | None:
-    """The newest checkpoint of this trial; of another, where a population goes on from that one."""
+def _begun(own: Path, learning_rate: float) -> tuple[Path | None, float]:
+    """The newest checkpoint of this trial, and the step of which Tune has heard; of another's, where a population goes
+    on from that one: told as its own, the same trial would be chosen, and sent on to another, without an epoch between.
+    """
+    heard = 0.0
     if checkpoint := tune.get_checkpoint():
         with checkpoint.as_directory() as folder:
             whose = parts.read_json(Path(folder) / WHOSE)
-        if whose["trial"] != own.name and not _is_adopted(own, whose):
+        if whose["trial"] == own.name:
+            heard = whose["step"]
+        elif not _is_adopted(own, whose):
             _adopt(own, whose, learning_rate / whose["learning_rate"])
-    return checkpoints.newest(own)
+            heard = math.inf
+    return checkpoints.newest(own), heard
 
 
 def _is_adopted(own: Path, whose: dict[str, Any]) -> bool:
