@@ -27,7 +27,9 @@ def test_scores_are_the_bundles(name: str, tmp_path: Path) -> None:
     assert path.is_file() and difference < 1e-5
 
 
-@pytest.mark.parametrize("model", [SoundMindSpec(), Dense40Spec()], ids=lambda model: model.name)
+@pytest.mark.parametrize(
+    "model", [pytest.param(SoundMindSpec(), marks=pytest.mark.soak), Dense40Spec()], ids=lambda model: model.name
+)
 def test_networks_of_numbers_run_elsewhere(model: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their front end stays ours. Any number of windows, on every runtime and in every precision that is here."""
     monkeypatch.setenv("INSTRUNET_CACHE", str(tmp_path))
