@@ -1,10 +1,11 @@
 """What an answer costs on one core: a decoded clip of 3 s to its decision, by network and runtime, and what it changes.
 
 python benchmarks/inference.py
-python benchmarks/inference.py --clips FOLDER [--networks iteration11 task8]
+python benchmarks/inference.py --clips FOLDER [--networks iteration11 task8] [--answers 20]
 
 With a FOLDER (metadata.csv) each network is trained for some epochs on half of its groups, decisions are compared on up
-to 200 clips of the other half, and the table of docs/RESULTS.md is made. The last line is JSON; `iteration11_vs_eager`
+to 200 clips of the other half, and the table of docs/RESULTS.md is made: the rows of these networks anew, the others
+stay. The last line is JSON; `iteration11_vs_eager`
 is the network alone, PyTorch fp32 eager over the fastest, at batch 1, by the processor's own time, which other work on
 the machine does not lengthen; `p50_ms` and `p99_ms` are of whole answers, by the clock.
 """
@@ -38,12 +39,16 @@ from instrunet.bundle_spec import BundleSpec  # noqa: E402
 from instrunet.data import corpora, parts  # noqa: E402
 from instrunet.features import shards  # noqa: E402
 from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics  # noqa: E402
-from instrunet.models import ModelSpec, Network  # noqa: E402
+from instrunet.features.summary import SummarySpec  # noqa: E402
+from instrunet.models import NUMBER_MODELS, ModelSpec, Network  # noqa: E402
 from instrunet.models.attentive import AttentiveSpec  # noqa: E402
+from instrunet.models.backbone import BackboneSpec  # noqa: E402
+from instrunet.models.combined import CombinedSpec  # noqa: E402
+from instrunet.models.ensemble import EnsembleSpec  # noqa: E402
 from instrunet.models.picture import PictureSpec  # noqa: E402
 from instrunet.models.resnet import HarmonicsResnetSpec  # noqa: E402
 from instrunet.models.seed_cnn import Iteration11Spec, MultiscaleSpec, Task8Spec  # noqa: E402
-from instrunet.models.soundmind import SoundMindTimeSpec  # noqa: E402
+from instrunet.models.soundmind import Dense40Spec, SoundMindSpec, SoundMindTimeSpec  # noqa: E402
 from instrunet.training.fit import fit  # noqa: E402
 from instrunet.training.job import Job  # noqa: E402
 from instrunet.training.optim import TrainSpec  # noqa: E402
@@ -63,6 +68,16 @@ NETWORKS: dict[str, ModelSpec] = {
     "harmonics_resnet": HarmonicsResnetSpec(),
     "soundmind_time": SoundMindTimeSpec(),
     "attentive": AttentiveSpec(),
+    "backbone": BackboneSpec(),
+    "ensemble": EnsembleSpec(),
+    "combined": CombinedSpec(
+        kind="single",
+        members=(AttentiveSpec(), HarmonicsResnetSpec()),
+        temperatures=(1.0, 1.0),
+        weights=(0.5, 0.5),
+    ),
+    "soundmind": SoundMindSpec(),
+    "dense40": Dense40Spec(),
 }
 LABELS = tuple("abcdefghijk")
 TRAINED, COMPARED, EPOCHS = 300, 200, 4
@@ -75,9 +90,9 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=200, help="timed, of each row")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows, found, eager = [], {}, {}
+    rows, found, eager, models = [], {}, {}, [NETWORKS[name] for name in args.networks]
     with tempfile.TemporaryDirectory() as folder:
-        clips = _clips(args.clips, Path(folder)) if args.clips else []
+        clips = _clips(args.clips, Path(folder), models) if args.clips else []
         for name in args.networks:
             bundle = _trained(NETWORKS[name], Path(folder), name) if clips else _untrained(NETWORKS[name])
             for row in _rows(name, bundle, clips, args.answers):
@@ -87,7 +102,7 @@ def main() -> None:
             mine = [row["network_ms"] for row in rows if row["network"] == name]
             eager[name] = mine[0] / min(mine)
             if clips:
-                _write([_line(row) for row in rows])
+                _write(args.networks, [_line(row) for row in rows])
         cold_s = _cold_start(bundle, Path(folder))
     print(f"{platform.processor() or platform.machine()}, {_processor()}, load {os.getloadavg()[0]:.1f}")
     summary: dict[str, Any] = {"iteration11_vs_eager": round(eager.get("iteration11", 0.0), 1)}
@@ -144,36 +159,50 @@ def _times(work: Callable[[], Any], n: int, clock: Callable[[], float] = time.pe
     return took[3:]
 
 
+def _front(model: ModelSpec) -> FrontEnd:
+    return FrontEnd(features=(SummarySpec(),)) if model.name in NUMBER_MODELS else FrontEnd()
+
+
 def _untrained(model: ModelSpec) -> Bundle:
-    ones = Statistics(mean={"logmel": (-4.0,)}, std={"logmel": (3.0,)}, n_windows=1)
-    spec = BundleSpec(kind="single", labels=LABELS, front=FrontEnd(), model=model, statistics=ones)
+    front = _front(model)
+    (name,) = front.shapes()
+    made_up = Statistics(mean={name: (-4.0,)}, std={name: (3.0,)}, n_windows=1)
+    spec = BundleSpec(kind="single", labels=LABELS, front=front, model=model, statistics=made_up)
     torch.manual_seed(0)
-    return Bundle(spec, Network(model, spec.front, ones, len(LABELS)))
+    return Bundle(spec, Network(model, front, made_up, len(LABELS)))
 
 
-def _clips(folder: Path, home: Path) -> list[Sound]:
-    """Features of half of the groups under `home`, and sounds of the other half."""
+def _clips(folder: Path, home: Path, models: list[ModelSpec]) -> list[Sound]:
+    """Features of half of the groups under `home`, those that the models need, and sounds of the other half."""
     frame = corpora.read(corpora.recognise(folder)).sample(frac=1, random_state=0)
     groups = sorted(set(frame["group"]))
     train = frame[frame["group"].isin(groups[::2])].head(TRAINED)
     rows = train.assign(split=["val" if k % 6 == 0 else "train" for k in range(len(train))]).to_dict("records")
-    table = shards.make_part(rows, Featurizer(FrontEnd()))
-    parts.publish(parts.part_path(home, shards.KIND, 0), lambda aside: pq.write_table(table, aside))
+    for front in {str(_front(model)): _front(model) for model in models}.values():
+        table = shards.make_part(rows, Featurizer(front))
+        path = parts.part_path(_features(home, front), shards.KIND, 0)
+        parts.publish(path, lambda aside, made=table: pq.write_table(made, aside))  # type: ignore[misc]
     bundle = _untrained(NETWORKS["task8"])
     others = frame[frame["group"].isin(groups[1::2])].head(COMPARED)
     return [bundle.read(path) for path in others["uri"]]
 
 
+def _features(home: Path, front: FrontEnd) -> Path:
+    return home / front.features[0].name
+
+
 def _trained(model: ModelSpec, folder: Path, name: str) -> Bundle:
-    held = shards.load(folder, FrontEnd(), "train")
+    front = _front(model)
+    features = _features(folder, front)
+    held = shards.load(features, front, "train")
     labels = tuple(sorted({label for own in held.clips["labels"] for label in own}))
     spec = BundleSpec(
-        kind="single", labels=labels, front=FrontEnd(), model=model, statistics=shards.statistics_of(folder, 1)
+        kind="single", labels=labels, front=front, model=model, statistics=shards.statistics_of(features, 1)
     )
     home = folder / name.replace(" ", "-")
     home.mkdir()
     train = TrainSpec(epochs=EPOCHS, batch_size=32, keep="last", specaugment=None)
-    job = Job(spec, train, folder)
+    job = Job(spec, train, features)
     fit(job, lambda seen, save: save(home) if seen["epoch"] == EPOCHS - 1 else None, torch.device("cpu"))
     return Bundle.load(home / BUNDLE_FOLDER)
 
@@ -198,11 +227,16 @@ def _processor() -> str:
     return f"{name[1] if name else 'unknown'}, {'with' if 'amx_bf16' in text else 'without'} AMX"
 
 
-def _write(lines: list[str]) -> None:
+def _write(networks: list[str], lines: list[str]) -> None:
+    """Their rows, in place of those that were there."""
     page = PAGE.read_text(encoding="utf-8")
-    table = re.compile(re.escape(HEAD) + r"(\|.*\n)*")
-    assert table.search(page), f"{PAGE} has lost the head of its table"
-    PAGE.write_text(table.sub(lambda _: HEAD + "\n".join(lines) + "\n", page), encoding="utf-8")
+    table = re.compile(re.escape(HEAD) + r"((?:\|.*\n)*)")
+    there = table.search(page)
+    assert there, f"{PAGE} has lost the head of its table"
+    kept = [line for line in there[1].splitlines() if line.split("`")[1] not in networks]
+    order = [f"| `{name}` |" for name in NETWORKS]
+    told = sorted([*kept, *lines], key=lambda line: [line.startswith(name) for name in order].index(True))
+    PAGE.write_text(table.sub(lambda _: HEAD + "\n".join(told) + "\n", page), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -62,8 +62,10 @@ class SoundMind(Body):
         """`share` means nothing to numbers that describe a whole clip."""
         steps = through(self.blocks, numbers[:, None], None).transpose(1, 2)  # [B, 49, 256]
         steps, _ = self.first(steps)
-        _, (last, _) = self.second(self.between(steps))  # what each direction holds at its end, [2, B, 64]
-        embedding: Tensor = self.dense(self.after(torch.cat([last[0], last[1]], 1)))
+        both, _ = self.second(self.between(steps))
+        half = both.shape[2] // 2
+        ends = torch.cat([both[:, -1, :half], both[:, 0, half:]], 1)  # of each direction; its state does not export
+        embedding: Tensor = self.dense(self.after(ends))
         return embedding
 
 

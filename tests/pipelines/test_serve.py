@@ -23,18 +23,26 @@ import pytest
 import soundfile
 from archives import LABELS, RATE, sound, tiny_bundle, write, write_archive
 from browser import Page, browse, needs_browser
-from conftest import environment, make_place, run
+from conftest import ROOT, environment, make_place, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from instrunet.audio.io import Sound
 from instrunet.bundle import Bundle
 from instrunet.drift import Profile
 from instrunet.errors import InstrunetError
 from pipelines import serve
+from pipelines.said import Limits
 
 pytestmark = pytest.mark.ray
 MB, SECONDS, AT_ONCE = 1.0, 20.0, 3
-BAD = {"empty.wav": "empty", "letter.wav": "corrupt", "noise.mp3": "corrupt", "half.flac": "corrupt"}
+BAD = {
+    "empty.wav": "empty",
+    "abort.wav": "corrupt",
+    "letter.wav": "corrupt",
+    "noise.mp3": "corrupt",
+    "half.flac": "corrupt",
+}
 
 
 @dataclass(frozen=True)
@@ -75,11 +83,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_archive(sounds)
     (sounds / "noise.mp3").write_bytes(np.random.default_rng(0).bytes(5000))
     (sounds / "half.flac").write_bytes((write(sounds / "whole.flac", sound(2.0))).read_bytes()[:60])
+    content = bytearray((sounds / "a.wav").read_bytes())
+    content[44:57] = b"abort at read"
+    (sounds / "abort.wav").write_bytes(content)
     before = {*Path(tempfile.gettempdir()).glob("instrunet-serve-*")}
     limits = f"--max-mb {MB} --max-seconds {SECONDS} --at-once {AT_ONCE}".split()
     command = [sys.executable, "jobs/serve.py", "single/bundle", "multi/bundle/", "--port", "0", *limits]
     with (place / "err").open("w") as err:
-        job = subprocess.Popen(command, cwd=place, env=environment(), text=True, stdout=subprocess.PIPE, stderr=err)
+        env = environment() | {"PYTHONPATH": f"{ROOT / 'tests/crashing'}:{ROOT}"}  # decoders with bugs
+        job = subprocess.Popen(command, cwd=place, env=env, text=True, stdout=subprocess.PIPE, stderr=err)
     try:
         assert job.stdout
         address = job.stdout.readline().strip()
@@ -143,6 +155,7 @@ def test_what_is_no_sound_has_a_status(server: Server, name: str, status: str) -
     code, _, told = server.ask((server.sounds / name).read_bytes())
     assert code == 422 and told["status"] == status
     assert "instrunet-serve" not in told["error"] and "\n" not in told["error"]
+    assert name != "abort.wav" or "died of signal 6" in told["error"]
 
 
 def test_limits_are_told(server: Server) -> None:
@@ -190,6 +203,21 @@ def test_who_may_ask(server: Server) -> None:
     )
     assert server.ask(path="nothing", method="GET")[0] == 404
     assert server.ask(path="predict", method="GET")[0] == 405
+
+
+def test_sounds_that_come_together_share_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Ray Serve calls with what came meanwhile, without it."""
+    places = {kind: str(tiny_bundle(kind).save(tmp_path / kind)) for kind in ("single", "multi")}
+    own = serve.Server(places, Limits(mb=1, seconds=1, at_once=9), str(tmp_path), "localhost", "torch")
+    sizes: list[int] = []
+    for bundle in own.bundles.values():
+        hear = bundle.hear_together
+        monkeypatch.setattr(bundle, "hear_together", lambda some, hear=hear: (sizes.append(len(some)), hear(some))[1])
+    asked = [(("single", "multi")[k % 2], Sound(sound(1 + k / 9, 200 + 40 * k))) for k in range(9)]
+    said = own.told(asked)
+    assert sorted(sizes) == [4, 5]
+    for (kind, wave), one in zip(asked, said, strict=True):
+        assert one.labels == own.bundles[kind].decided(wave).labels
 
 
 def description(server: Server) -> Any:
