@@ -28,7 +28,7 @@ types: setup ## mypy, strict, over the library and the pipelines
 	@$(BIN)/mypy
 
 test: lint types ## set up, lint, type-check, run the tests (under 20 minutes on 2 cores)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # much of a test is Ray starting: two at a time take 0.6 of the time, three no less
+	@$(BIN)/python -m pytest -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder  # much of a test is Ray starting: two at a time take 0.6 of the time, three no less
 
 k8s-check: setup ## every manifest of k8s/ and jobs/submit.py, offline: schemas, pod security, wires, secrets, sizes
 	@$(BIN)/python -m pytest -p no:xdist tests/test_manifests.py tests/test_image.py tests/pipelines/test_schedule.py

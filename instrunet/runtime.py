@@ -7,6 +7,7 @@ Shapes: B windows, F bands, L frames, K labels.
 """
 
 import copy
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from instrunet.bundle import Bundle
 
 Run = Callable[[dict[str, Tensor]], NDArray[np.float32]]  # {name: [B, F, L]} to logits [B, K]
+# One for the process: each brings the stack on which signals are answered, and takes it away: SIGTERM was a SIGSEGV
+_core = functools.cache(lambda: importlib.import_module("openvino").Core())
 PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "torch": ("fp32", "bf16"),
     "onnxruntime": ("fp32", "int8"),
@@ -204,11 +207,9 @@ def _onnxruntime(bundle: "Bundle", precision: Precision) -> Run:
 
 
 def _openvino(bundle: "Bundle", precision: Precision) -> Run:
-    import openvino
-
     hints = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32", "PERFORMANCE_HINT": "LATENCY"}
     hints["INFERENCE_NUM_THREADS"] = str(torch.get_num_threads())
-    core = openvino.Core()
+    core = _core()
     request = core.compile_model(core.read_model(graph(bundle, precision)), "CPU", hints).create_infer_request()
 
     def run(batch: dict[str, Tensor]) -> NDArray[np.float32]:

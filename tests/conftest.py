@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,9 @@ import pytest
 
 if TYPE_CHECKING:
     from stores import Store
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a script's `&` leaves it: no job here would hear Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from archives import RATE, sound, tiny_bundle, write
+from conftest import ROOT, run
 
 from instrunet import export, parity, runtime
 from instrunet.audio.io import Sound
@@ -57,6 +59,24 @@ def test_each_gives_the_same_answer(where: str, precision: str, bundle: Bundle) 
     assert moved(np.zeros(RATE, np.float32), RATE).status == "silent"
     batches = torch.from_numpy(bundle.featurizer.fast(sound(40.0)).features["logmel"])  # more than one batch of 32
     np.testing.assert_allclose(moved.predict({"logmel": batches}), bundle.predict({"logmel": batches}), atol=atol)
+
+
+GONE = """
+import gc, os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from archives import tiny_bundle
+both = [tiny_bundle().on("openvino", "fp32") for _ in range(2)]
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+del both[0]; gc.collect(); both.clear(); gc.collect()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_is_answered_when_networks_on_openvino_are_gone(tmp_path: Path) -> None:
+    """On processors with AMX: each core of OpenVINO left a stack for signals behind that was no memory any more."""
+    more = {"INSTRUNET_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = run(f"{sys.executable} -c '{GONE}' {ROOT / 'tests'}", tmp_path, **more)
+    assert (done.returncode, done.stderr) == (3, "")
 
 
 def test_a_window_shorter_than_the_graph_is_run_by_torch(bundle: Bundle) -> None:
