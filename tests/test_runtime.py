@@ -72,7 +72,6 @@ os.kill(os.getpid(), signal.SIGTERM)
 """
 
 
-@pytest.mark.soak
 def test_a_signal_is_answered_when_networks_on_openvino_are_gone(tmp_path: Path) -> None:
     """On processors with AMX: each core of OpenVINO left a stack for signals behind that was no memory any more."""
     more = {"INSTRUNET_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT)}
