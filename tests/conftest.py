@@ -46,7 +46,7 @@ def environment() -> dict[str, str]:
     return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
 
 
-def run(command: str, place: Path, timeout: float = 300, **more: str) -> "subprocess.CompletedProcess[str]":
+def run(command: str, place: Path, timeout: float = 900, **more: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         ["bash", "-c", command],
         cwd=place,
@@ -75,6 +75,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def told_as_before() -> Iterator[None]:
+    """A job run in this process answers SIGTERM from then on; the next test should not."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_place(tmp_path_factory.mktemp("user") / "instrunet")
@@ -83,7 +91,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def demo(place: Path) -> "subprocess.CompletedProcess[str]":
     """`make demo`, as a user types it, but that it never sets up the environment that runs the tests."""
-    made = run("make --assume-old=.venv/ready demo", place, timeout=600)
+    made = run("make --assume-old=.venv/ready demo", place)
     assert made.returncode == 0, made.stdout + made.stderr
     return made
 

@@ -299,7 +299,7 @@ def test_two_jobs_on_one_folder_at_once_help_each_other(tmp_path: Path, bundle: 
         )
         for way in ("up", "down")
     ]
-    made = [int(one.communicate(timeout=200)[0]) for one in both]
+    made = [int(one.communicate(timeout=900)[0]) for one in both]
     assert [one.returncode for one in both] == [0, 0] and sum(made) == 24
     assert not [path for path in (tmp_path / "out").rglob("*.tmp")]
     ledger = json.loads((tmp_path / "out/ledger.json").read_text())

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -110,7 +111,7 @@ def test_what_stalls_it_is_corrupt_after_two_deadlines(crashing: Decoder, tmp_pa
     started = time.monotonic()
     kind, why = status(crashing, bad, RATE, 0.0, 0.5)
     assert kind == "corrupt" and why.endswith("gave no answer within 1 s twice")
-    assert 2.0 < time.monotonic() - started < 10.0
+    assert 2.0 < time.monotonic() - started < 60.0  # it starts anew twice
     assert len(crashing.read(written(tmp_path / "good.wav"), RATE).wave) == RATE
 
 
@@ -187,10 +188,9 @@ def test_it_starts_fast_because_it_loads_little() -> None:
 def test_ahead_keeps_order_and_works_while_the_caller_does() -> None:
     assert list(ahead(str, range(5))) == list("01234")
     assert list(ahead(str, [])) == []
-    started = time.monotonic()
-    for _ in ahead(lambda _: time.sleep(0.05), range(8)):
-        time.sleep(0.05)
-    assert time.monotonic() - started < 0.7  # 0.45, where one after the other takes 0.8
+    begun = [threading.Event() for _ in range(4)]
+    for n in ahead(lambda n: begun[n].set() or n, range(4)):
+        assert n == 3 or begun[n + 1].wait(60)
 
 
 def test_deadlines_follow_what_is_asked(tmp_path: Path) -> None:

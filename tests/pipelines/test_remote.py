@@ -252,7 +252,7 @@ def test_ctrl_c_leaves_the_job_running(kube: Kube) -> None:
             time.sleep(0.05)
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=600)
     (name,) = kube.names("rayjobs")
     assert process.returncode == 130
     assert f"instrunet/{name} goes on in the cluster: `jobs/submit.py logs {name} --follow` shows it" in said

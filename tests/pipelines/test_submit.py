@@ -399,7 +399,7 @@ def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_nobody_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submitting, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(submitting, "TIMEOUT_S", 4)
     with socket.socket() as full:  # Linux lets calls to a full queue wait unanswered, as a firewall does
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -407,7 +407,7 @@ def test_nobody_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             reach(tmp_path, monkeypatch, f"http://127.0.0.1:{full.getsockname()[1]}")
             began = time.monotonic()
             error = refusal()
-    assert time.monotonic() - began < 1.5, "it tried again: the promise is one wait, not four"
+    assert time.monotonic() - began < 8, "it tried again: the promise is one wait, not four"
     assert "timed out" in str(error).lower()
 
 

@@ -69,7 +69,7 @@ def killed(place: Path) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def done(place: Path, killed: dict[str, float]) -> "subprocess.CompletedProcess[str]":
     """The same command again."""
-    again = run(f"{COMMAND} --resume", place, timeout=500)
+    again = run(f"{COMMAND} --resume", place)
     assert again.returncode == 0, (place / "log").read_text() + again.stdout + again.stderr
     return again
 

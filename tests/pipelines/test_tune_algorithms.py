@@ -80,7 +80,7 @@ def test_killed_it_goes_on(how: str, place: Path) -> None:
     wait(job, place, lambda: len(list(place.glob("runs/tune/*/checkpoints/*/step-*"))) >= 6)
     os.kill(job.pid, signal.SIGKILL)
     job.wait()
-    done = run(command, place, timeout=600)
+    done = run(command, place)
     assert done.returncode == 0, (place / "log").read_text() + done.stdout + done.stderr
     assert "going on with the study that was begun here" in done.stderr
     study, rows = made(place, "study.json"), made(place, "trials.json")
@@ -112,7 +112,7 @@ def test_a_trial_whose_process_is_killed_goes_on(place: Path) -> None:
 
 
 def test_all_of_them_may_fail(place: Path) -> None:
-    done = run(f"python jobs/tune.py study.yaml {ONCE} '{NONE_LEARNS}'", place, timeout=600)
+    done = run(f"python jobs/tune.py study.yaml {ONCE} '{NONE_LEARNS}'", place)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "error: all 2 trials failed; trials.json says why; the first: " in done.stderr
     rows = made(place, "trials.json")

@@ -350,7 +350,7 @@ def worker(rank: int, world: int, home: Path, folders: dict[str, Path]) -> None:
     """One rank: every case after the other, its history and weights left in files."""
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{home}/meet", rank=rank, world_size=world, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{home}/meet", rank=rank, world_size=world, timeout=timedelta(seconds=600)
     )
     for name, (model, other) in TOGETHER.items():
         run(job(folders[name], model, **other), home / name / str(rank))

@@ -335,7 +335,7 @@ def test_a_resumed_run_ends_alike(name: str, tones: Path, noisy: Path, parent: P
 def worker(rank: int, home: Path, folders: tuple[Path, Path, Path]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{home}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{home}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=600)
     )
     for name in CASES:
         run(case(name, *folders), home / name / str(rank))
