@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from instrunet.errors import DataError
-from instrunet.report import belief, explained, pictures
+from instrunet.report import belief, explained, pages, pictures
 from instrunet.report.evaluation import CLIPS, ClipResult, Evaluation
-from instrunet.report.words import clock, count, magnitude, percent
 
 SCHEMA = 2  # of metrics.schema.json, which says what is in it
 MAX_MISTAKES, MAX_PAIRS = 25, 5
@@ -95,17 +93,10 @@ def summary(evaluation: Evaluation) -> str:
 
 def render(evaluation: Evaluation) -> str:
     """The page. Its words stand in page.html; here is only what they are about."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "count": count, "magnitude": magnitude, "clock": clock}
     mistakes = [clip for clip in evaluation.clips if clip.wrong]
     single, why = evaluation.kind == "single", evaluation.why
-    return environment.get_template("page.html").render(
+    return pages.render(
+        "page.html",
         e=evaluation,
         m=evaluation.metrics,
         worst=worst_class(evaluation),

@@ -4,11 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from instrunet.data.parts import write_aside
-from instrunet.report import pareto, pictures
-from instrunet.report.words import count, magnitude
+from instrunet.report import pages, pareto, pictures
 
 PAGE = "index.html"
 COSTS = {"parameters": "n_parameters", "ms a window": "ms_per_window"}
@@ -24,14 +21,6 @@ def write(record: Mapping[str, Any], folder: Path) -> Path:
 
 
 def render(record: Mapping[str, Any]) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": count, "magnitude": magnitude}
     ways, figure = record["ways"], record["figure"].replace("_", " ")
     names = [row["name"] for row in ways]
     scores = [row["test"][0] if row["test"] else row["validation"] for row in ways]
@@ -41,7 +30,8 @@ def render(record: Mapping[str, Any]) -> str:
         )
         for cost, key in COSTS.items()
     }
-    return environment.get_template("ensemble.html").render(
+    return pages.render(
+        "ensemble.html",
         r=record,
         chosen=next(row for row in ways if row["name"] == record["chosen"]),
         figure=figure,

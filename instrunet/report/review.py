@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import soundfile as sf
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from instrunet.archive.exports import name_of
@@ -18,6 +17,7 @@ from instrunet.audio import io
 from instrunet.bundle_spec import BundleSpec
 from instrunet.config import fingerprint
 from instrunet.data import places
+from instrunet.report import pages
 from instrunet.report.shown import MP3_RATES, mp3
 from instrunet.report.words import clock
 
@@ -60,5 +60,4 @@ def _page(clips: list[dict[str, Any]], spec: BundleSpec) -> str:
     key = fingerprint([[clip["group"], clip["when"]] for clip in clips])
     data = {"clips": clips, "labels": list(spec.labels), "kind": spec.kind, "key": f"instrunet-review-{key}"}
     text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
-    pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
-    return pages.get_template("review.html").render(clips=clips, kind=spec.kind, data=Markup(text))
+    return pages.render("review.html", clips=clips, kind=spec.kind, data=Markup(text))

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from instrunet.data.parts import write_aside
-from instrunet.report import parallel, pictures
-from instrunet.report.words import count, magnitude, percent
+from instrunet.report import pages, parallel, pictures
+from instrunet.report.words import short
 
 PAGE = "index.html"
-MAX_ROWS, LONGEST = 200, 60
+MAX_ROWS = 200
 
 
 def require() -> None:
@@ -27,19 +25,12 @@ def write(study: Mapping[str, Any], trials: Sequence[Mapping[str, Any]], folder:
 
 
 def render(study: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "count": count, "magnitude": magnitude, "short": short}
     scored = [row for row in trials if row["score"] is not None]
     changed = [row["changed"] for row in scored]
     names = list(study["importance"]) or sorted({name for one in changed for name in one})
     sign = -1 if study["metric"] == "val_loss" else 1
-    return environment.get_template("study.html").render(
+    return pages.render(
+        "study.html",
         s=study,
         best=study["best"],
         figure=study["figure"].replace("_", " "),
@@ -63,11 +54,6 @@ def command(fields: Mapping[str, Any]) -> str:
 def told(fields: Mapping[str, Any]) -> str:
     """For the console."""
     return ", ".join(f"{name} {short(value)}" for name, value in fields.items()) or "nothing changed"
-
-
-def short(value: Any) -> str:
-    text = f"{value:.3g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 def _written(value: Any) -> str:

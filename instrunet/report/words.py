@@ -1,4 +1,9 @@
-"""Numbers as people say them."""
+"""Numbers and values as people say them."""
+
+import json
+from typing import Any
+
+LONGEST = 60
 
 
 def percent(value: float) -> str:
@@ -21,3 +26,8 @@ def clock(seconds: float) -> str:
     """Seconds as 1:02.5. Rounded first: 59.97 s is 1:00.0, not 0:60.0."""
     minutes, rest = divmod(round(seconds, 1), 60)
     return f"{minutes:.0f}:{rest:04.1f}"
+
+
+def short(value: Any) -> str:
+    text = f"{value:.3g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

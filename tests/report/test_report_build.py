@@ -16,8 +16,9 @@ import pytest
 from instrunet.errors import ConfigError, DataError
 from instrunet.metrics import multi, single
 from instrunet.report import pictures
-from instrunet.report.build import build, clock, confused, magnitude, worst_class
+from instrunet.report.build import build, confused, worst_class
 from instrunet.report.evaluation import ClipResult, Evaluation
+from instrunet.report.words import clock, magnitude
 
 LABELS = ["cello", "flute", "<script>alert(1)</script>", "箏 $\\frac{1}$\x01"]
 VOID = {"meta", "img", "source", "br"}
