@@ -108,7 +108,7 @@ def verdict(sound: Sound, sample_rate: int) -> tuple[str, str]:
         return "damaged", sound.damage
     if seconds < SHORTEST_S:
         return "too_short", f"{seconds:.3f} s of sound, {SHORTEST_S} s needed"
-    if float(np.abs(sound.wave).max()) < QUIET:
+    if max(sound.wave.max(), -sound.wave.min()) < QUIET:
         return "silent", "no sample above -80 dBFS"
     return "", ""
 

@@ -23,6 +23,8 @@ from instrunet.audio.decoder import DecodeError, shown
 from instrunet.audio.io import LONGEST, Header, Listener, Sound
 from instrunet.errors import JobError
 
+PIPE_BYTES = 1 << 20  # the most that anybody may ask for: a reply comes in a few pieces, not in 40
+
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
@@ -106,6 +108,7 @@ class Decoder:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # mpg123 comments on every odd frame
             bufsize=0,
+            pipesize=PIPE_BYTES,
             env=os.environ | {"PYTHONPATH": path},
         )
         self._child = child

@@ -5,6 +5,7 @@ Shapes: T frames, C channels.
 
 import hashlib
 import os
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from instrunet.audio.streams import Claims
 
 try:
-    import miniaudio
+    from miniaudio import ffi, lib
 except ModuleNotFoundError:  # it has no wheel for every machine; libsndfile reads the same files
-    miniaudio = None
+    ffi = lib = None
 
 MOST = 2**23  # samples of all channels: 95 s of stereo, held whole as 16 MB
 
@@ -25,11 +26,24 @@ def flac(fd: int, claims: Claims, frames: int, channels: int) -> NDArray[np.int1
     It came through 100,000 mutated FLAC files (docs/LOG.md); of its other formats, Ogg did not.
     """
     fits = claims.md5 and claims.width == 2 and 0 < frames * channels <= MOST
-    if miniaudio is None or not fits or os.pread(fd, 4, 0) != b"fLaC":
+    if lib is None or not fits or os.pread(fd, 4, 0) != b"fLaC":
         return None
-    try:
-        samples = miniaudio.flac_read_s16(os.pread(fd, os.fstat(fd).st_size, 0)).samples
-    except Exception:  # whatever it makes of odd bytes, libsndfile is asked next
+    samples = _decoded(os.pread(fd, os.fstat(fd).st_size, 0), frames, channels)
+    if samples is None or hashlib.md5(samples.data, usedforsecurity=False).digest() != claims.md5:
+        return None  # whatever it makes of odd bytes, libsndfile is asked next
+    return samples
+
+
+def _decoded(content: bytes, frames: int, channels: int) -> NDArray[np.int16] | None:
+    """[T, C] where the decoder put them, which is let go with the array: miniaudio's own call copies twice."""
+    n_channels, rate, n_frames = ffi.new("unsigned int *"), ffi.new("unsigned int *"), ffi.new("ma_dr_flac_uint64 *")
+    read = lib.ma_dr_flac_open_memory_and_read_pcm_frames_s16
+    memory = ffi.gc(read(content, len(content), n_channels, rate, n_frames, ffi.NULL), _free)
+    if not memory or (n_frames[0], n_channels[0]) != (frames, channels):
         return None
-    right = len(samples) == frames * channels and hashlib.md5(samples, usedforsecurity=False).digest() == claims.md5
-    return np.frombuffer(samples, "<i2").reshape(frames, channels) if right else None
+    samples = np.frombuffer(ffi.buffer(memory, 2 * frames * channels), np.int16)  # holds the memory
+    return samples.reshape(frames, channels)
+
+
+def _free(memory: Any) -> None:
+    lib.ma_dr_flac_free(memory, ffi.NULL)

@@ -114,14 +114,15 @@ class Featurizer(nn.Module):
 
     def fast_windows(self, cut: NDArray[np.float32], start_s: list[float] | None = None) -> Windows:
         """Windows [W, N] that are already cut. Their level is that of the sound, without what fills up a short one."""
-        level = _level(torch.from_numpy(cut), self.spec.level).numpy()
-        if cut.shape[1] < self.spec.least:
-            level = np.pad(level, ((0, 0), (0, self.spec.least - cut.shape[1])))
-        features = {
-            name: np.stack([fast(row) for row in level]) if len(level) else self._none(name)
-            for name, fast in self._fast.items()
-        }
-        quiet = np.abs(cut).max(axis=1, initial=0.0) < QUIET
+        made: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self._fast}
+        short = max(0, self.spec.least - cut.shape[1])
+        for row in cut:  # all the way one by one, while it lies in the cache
+            level = _level(torch.from_numpy(row), self.spec.level).numpy()
+            level = np.pad(level, (0, short)) if short else level
+            for name, fast in self._fast.items():
+                made[name].append(fast(level))
+        features = {name: np.stack(rows) if rows else self._none(name) for name, rows in made.items()}
+        quiet = np.maximum(cut.max(1, initial=0.0), -cut.min(1, initial=0.0)) < QUIET
         return Windows([0.0] * len(cut) if start_s is None else start_s, features, quiet)
 
     def _none(self, name: str) -> NDArray[np.float32]:

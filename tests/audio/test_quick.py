@@ -35,7 +35,7 @@ def test_it_gives_the_samples_that_soundfile_gives(tmp_path: Path, channels: int
 def test_what_is_read_does_not_tell_which_decoder_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "a.flac", 3.0)
     fast = io.read(path, RATE)
-    monkeypatch.setattr(quick, "miniaudio", None)
+    monkeypatch.setattr(quick, "lib", None)
     assert quickly(path) is None
     sturdy = io.read(path, RATE)
     np.testing.assert_array_equal(fast.wave, sturdy.wave)
