@@ -26,12 +26,12 @@ CONFIG = "configs/tune/smoke.yaml"
 
 
 def main() -> None:
+    metric = "val_balanced_accuracy"
     with TemporaryDirectory() as folder:
         everything, wall_s, parallel, _ = searched("random", SAMPLES, Path(folder))
         _, _, _, told = searched("asha", SAMPLES + MORE, Path(folder))
-    trained_s = sum(run.seconds for run in everything)
-    metric = "val_balanced_accuracy"
-    best, spent = ranked(everything, metric, 1)[0].score(metric), sum(run.epochs for run in everything)
+        best = ranked(everything, metric, 1)[0].score(metric)  # in its bundle, which goes with the folder
+    trained_s, spent = sum(run.seconds for run in everything), sum(run.epochs for run in everything)
     scores = [row[metric] for row in told]
     until = next((n for n, score in enumerate(scores, 1) if score >= best), None)
     print(f"random: {spent:g} epochs, {trained_s:.0f} s of training in {wall_s:.0f} s, best {best:.3f}")
