@@ -14,25 +14,24 @@ from torch import Tensor, nn
 from instrunet.errors import ConfigError
 from instrunet.features import FRAME_FEATURES, SHARE
 from instrunet.features.featurizer import FrontEnd, Statistics
-from instrunet.models.attentive import Attentive, AttentiveSpec
-from instrunet.models.backbone import Backbone, BackboneSpec
+from instrunet.models.attentive import Attentive
+from instrunet.models.backbone import Backbone
 from instrunet.models.blocks import silenced
 from instrunet.models.body import Body
 from instrunet.models.combined import Combined, CombinedSpec
-from instrunet.models.ensemble import Ensemble, EnsembleSpec
+from instrunet.models.ensemble import Ensemble, EnsembleSpec, MemberSpec
 from instrunet.models.picture import Picture
-from instrunet.models.resnet import HarmonicsResnet, HarmonicsResnetSpec
-from instrunet.models.seed_cnn import Iteration11, Iteration11Spec, MultiscaleSpec, Task8, Task8Spec
+from instrunet.models.resnet import HarmonicsResnet
+from instrunet.models.seed_cnn import Iteration11, Task8
 from instrunet.models.soundmind import (
     Dense40,
     Dense40Spec,
     SoundMind,
     SoundMindSpec,
     SoundMindTime,
-    SoundMindTimeSpec,
 )
 
-# What `model.name` may be: a new model is one file and one line here (and its spec in the union below).
+# What `model.name` may be: a new model is one file and one line here (and its spec in `MemberSpec`).
 # A body is built from (spec, grid, n_labels) and called with (x, share): a picture [B, C, F, L] of its grid (F, L), or
 # numbers [B, F] of its grid (F, 1), and the share [B] of the frames that hold sound, or None where all do.
 MODELS: dict[str, Callable[[Any, tuple[int, int], int], Body]] = {
@@ -40,27 +39,16 @@ MODELS: dict[str, Callable[[Any, tuple[int, int], int], Body]] = {
     "iteration11": Iteration11,
     "multiscale": Iteration11,
     "harmonics_resnet": HarmonicsResnet,
-    "soundmind": SoundMind,
     "soundmind_time": SoundMindTime,
-    "dense40": Dense40,
     "attentive": Attentive,
     "backbone": Backbone,
+    "soundmind": SoundMind,
+    "dense40": Dense40,
     "ensemble": lambda spec, grid, n: Ensemble(spec, lambda member, *of: MODELS[member.name](member, *of), grid, n),
     "combined": lambda spec, grid, n: Combined(spec, lambda member, *of: MODELS[member.name](member, *of), grid, n),
 }
 ModelSpec = Annotated[
-    Task8Spec
-    | Iteration11Spec
-    | MultiscaleSpec
-    | HarmonicsResnetSpec
-    | SoundMindSpec
-    | SoundMindTimeSpec
-    | Dense40Spec
-    | AttentiveSpec
-    | BackboneSpec
-    | EnsembleSpec
-    | CombinedSpec,
-    Field(discriminator="name"),
+    MemberSpec | SoundMindSpec | Dense40Spec | EnsembleSpec | CombinedSpec, Field(discriminator="name")
 ]
 NumberSpec = SoundMindSpec | Dense40Spec
 NUMBER_MODELS = ("soundmind", "dense40")  # those that read numbers (`summary`); all others look at a picture

@@ -12,26 +12,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from instrunet.models.attentive import AttentiveSpec
-from instrunet.models.backbone import BackboneSpec
 from instrunet.models.body import Body, PictureBodySpec
-from instrunet.models.ensemble import EnsembleSpec
+from instrunet.models.ensemble import EnsembleSpec, MemberSpec
 from instrunet.models.picture import Picture
-from instrunet.models.resnet import HarmonicsResnetSpec
-from instrunet.models.seed_cnn import Iteration11Spec, MultiscaleSpec, Task8Spec
-from instrunet.models.soundmind import SoundMindTimeSpec
 
-PartSpec = Annotated[
-    Task8Spec
-    | Iteration11Spec
-    | MultiscaleSpec
-    | HarmonicsResnetSpec
-    | SoundMindTimeSpec
-    | AttentiveSpec
-    | BackboneSpec
-    | EnsembleSpec,
-    Field(discriminator="name"),
-]
+PartSpec = Annotated[MemberSpec | EnsembleSpec, Field(discriminator="name")]
 Build = Callable[[PartSpec, tuple[int, int], int], Body]
 LEAST = 1e-7  # a chance of 0 or 1 has no logit
 
