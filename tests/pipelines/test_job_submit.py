@@ -96,7 +96,7 @@ def test_prometheus_sees_a_tagging_at_work(head: dict[str, str], place: Path, sm
     job = subprocess.Popen(["bash", "-c", tag], cwd=place, env=environment() | head, stdout=subprocess.DEVNULL)
     seen: dict[str, float] = {}
     while job.poll() is None or seen.get("ray_instrunet_parts_left"):  # what is exported outlives the job a little
-        with urllib.request.urlopen(f"http://{head['METRICS']}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{head['METRICS']}/metrics", timeout=120) as answer:
             text = answer.read().decode()
         seen |= {m[1]: float(m[2]) for m in re.finditer(r"^(ray_instrunet_\w+)\{.*\} (\S+)$", text, re.MULTILINE)}
         if job.poll() is not None and not re.search("^ray_instrunet", text, re.MULTILINE):

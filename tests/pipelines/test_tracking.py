@@ -372,7 +372,7 @@ def free_port() -> int:
 
 
 def wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(600):
+    for _ in range(6000):
         assert process.poll() is None, log.read_text()
         try:
             urllib.request.urlopen(url, timeout=1).close()
