@@ -48,7 +48,7 @@ demo: setup ## corpus, features, training, evaluation, tags: under 10 minutes on
 	echo "bundle     $$bundle"; \
 	echo "MLflow     $(BIN)/mlflow ui --backend-store-uri sqlite:///$$PWD/$(DEMO)/mlflow.db"
 
-bench: setup ## run every script of benchmarks/ (not part of test)
+bench: setup ## run the scripts of benchmarks/ that need no corpus (not part of test)
 	@for script in $(filter-out benchmarks/results.py benchmarks/ensembles.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 soak: setup ## the long tests, then kills of trainings and taggings at random moments (not part of test)

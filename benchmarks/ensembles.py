@@ -9,11 +9,13 @@ JSON: each one's gain over the best member.
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from instrunet.config import fingerprint
 from instrunet.ensembles.mix import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -44,14 +46,16 @@ def compared(name: str, folder: Path, out: Path, more: list[str]) -> list[dict[s
     """The best member, the ensemble, the student and the same network without a teacher: each on the test split."""
     common = [*OF[name], f"data.root={folder}", f"out={out}", "tracking.enabled=false", *more]
     study = _run("jobs/tune.py", CONFIG, *common)
-    ensemble = out / "ensemble" / "bundle"
-    if not ensemble.is_dir():
+    own = out / fingerprint(common)[:8]
+    ensemble, record = own / "ensemble" / "bundle", own / "ensemble" / "ensemble.json"
+    if not record.is_file():
+        shutil.rmtree(ensemble.parent, ignore_errors=True)  # of a run that was killed
         _run("jobs/ensemble.py", study, CONFIG, *common, "--out", str(ensemble.parent))
-    ways = json.loads((ensemble.parent / "ensemble.json").read_text(encoding="utf-8"))["ways"]
+    ways = json.loads(record.read_text(encoding="utf-8"))["ways"]
     member = max((way for way in ways if way["name"] not in METHODS), key=lambda way: way["validation"])
     alone = _run("jobs/train.py", CONFIG, *common, STUDENT)
     taught = _run("jobs/train.py", CONFIG, *common, STUDENT, f"distill.teacher={ensemble}")
-    report, bundles = out / "report", [member["bundle"], str(ensemble), taught, alone]
+    report, bundles = own / "report", [member["bundle"], str(ensemble), taught, alone]
     if not (report / "metrics.json").is_file():
         _run("jobs/evaluate.py", *bundles, CONFIG, *common, "--out", str(report))
     tree = json.loads((report / "metrics.json").read_text(encoding="utf-8"))

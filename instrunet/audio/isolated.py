@@ -3,6 +3,7 @@
 `Decoder().read` and `.probe` are `io.read` and `io.probe`. Jobs take these: Ray starts a crashed task without end.
 """
 
+import fcntl
 import json
 import os
 import select
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -23,7 +25,7 @@ from instrunet.audio.decoder import DecodeError, shown
 from instrunet.audio.io import LONGEST, Header, Listener, Sound
 from instrunet.errors import JobError
 
-PIPE_BYTES = 1 << 20  # the most that anybody may ask for: a reply comes in a few pieces, not in 40
+PIPE_BYTES = 1 << 20  # a reply comes in a few pieces, not in 40
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -108,10 +110,10 @@ class Decoder:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # mpg123 comments on every odd frame
             bufsize=0,
-            pipesize=PIPE_BYTES,
             env=os.environ | {"PYTHONPATH": path},
         )
         self._child = child
+        _widen(_pipe(child.stdout).fileno())
         try:
             _exchange(child, b"", self._limits.start_s)
         except (EOFError, OSError):
@@ -169,6 +171,12 @@ def _take(fd: int, n: int, deadline: float) -> bytearray:
             raise EOFError
         rest = rest[got:]
     return content
+
+
+def _widen(fd: int) -> None:
+    """A wish: Linux grants a user who is not root some dozens of such pipes, and other systems have none."""
+    with suppress(OSError, AttributeError):
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def _pipe(end: Any) -> Any:

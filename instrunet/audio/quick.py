@@ -28,7 +28,10 @@ def flac(fd: int, claims: Claims, frames: int, channels: int) -> NDArray[np.int1
     fits = claims.md5 and claims.width == 2 and 0 < frames * channels <= MOST
     if lib is None or not fits or os.pread(fd, 4, 0) != b"fLaC":
         return None
-    samples = _decoded(os.pread(fd, os.fstat(fd).st_size, 0), frames, channels)
+    try:
+        samples = _decoded(os.pread(fd, os.fstat(fd).st_size, 0), frames, channels)
+    except (OSError, MemoryError):  # a picture in it may be larger than all of its sound
+        return None
     if samples is None or hashlib.md5(samples.data, usedforsecurity=False).digest() != claims.md5:
         return None  # whatever it makes of odd bytes, libsndfile is asked next
     return samples

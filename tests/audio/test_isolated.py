@@ -185,6 +185,19 @@ def test_it_starts_fast_because_it_loads_little() -> None:
     assert done.stdout.strip() == ""
 
 
+def test_a_user_who_may_have_no_wide_pipe_gets_a_usual_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def refuse(fd: int, command: int, size: int) -> int:
+        asked.append(size)
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(isolated.fcntl, "fcntl", refuse)
+    with Decoder() as decoder:
+        assert len(decoder.read(written(tmp_path / "a.wav"), RATE).wave) == RATE
+    assert asked == [isolated.PIPE_BYTES]
+
+
 def test_ahead_keeps_order_and_works_while_the_caller_does() -> None:
     assert list(ahead(str, range(5))) == list("01234")
     assert list(ahead(str, [])) == []

@@ -209,7 +209,7 @@ def test_a_dead_server_costs_little_and_nothing_is_lost(tmp_path: Path, kind: st
         spec, start = TrackingSpec(uri=uri), time.monotonic()
         train(spec, tmp_path)
         cost_s = time.monotonic() - start
-    assert cost_s < 20, cost_s
+    assert cost_s < 10, cost_s
     assert [line["step"] for line in Journal(tmp_path / "run").lines if line["kind"] == "metrics"] == [*range(EPOCHS)]
 
 
@@ -219,7 +219,7 @@ def test_trials_share_the_wait_for_a_dead_server(tmp_path: Path) -> None:
         for trial in range(20):
             with Tracker(TrackingSpec(uri=uri), tmp_path / str(trial), tmp_path, "trial") as tracker:
                 tracker.metrics(0, {"acc": 0.5})
-        assert time.monotonic() - start < 20
+        assert time.monotonic() - start < 10
         assert tracker.pending == 3
 
 
@@ -261,7 +261,7 @@ def test_a_server_that_stops_in_the_middle(tmp_path: Path, server: Server) -> No
             cost_s = time.monotonic() - start
         finally:
             os.killpg(server.pid, signal.SIGCONT)
-    assert cost_s < 20, cost_s
+    assert cost_s < 10, cost_s
     assert sync(tmp_path)[1] == 0
     client, run = find(server.url, tracker)
     assert history(client, run, "acc") == [(step, float(step)) for step in range(EPOCHS)]
