@@ -91,7 +91,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def demo(place: Path) -> "subprocess.CompletedProcess[str]":
     """`make demo`, as a user types it, but that it never sets up the environment that runs the tests."""
-    made = run("make --assume-old=.venv/ready demo", place)
+    made = run("make --assume-old=.venv/ready demo", place, timeout=600)
     assert made.returncode == 0, made.stdout + made.stderr
     return made
 

@@ -145,7 +145,7 @@ def test_ctrl_c(here: Path, tmp_path: Path, small_folder: Path) -> None:
         time.sleep(0.1)
     time.sleep(2)
     os.killpg(job.pid, signal.SIGINT)  # as a terminal does
-    said, told = job.communicate(timeout=300)
+    said, told = job.communicate(timeout=60)
     assert job.returncode in (130, -signal.SIGINT), told
     assert said == "" and "Traceback" not in told
     assert told.splitlines()[-1] == "interrupted; what was finished is kept, the same command goes on from there"

@@ -111,7 +111,7 @@ def test_what_stalls_it_is_corrupt_after_two_deadlines(crashing: Decoder, tmp_pa
     started = time.monotonic()
     kind, why = status(crashing, bad, RATE, 0.0, 0.5)
     assert kind == "corrupt" and why.endswith("gave no answer within 1 s twice")
-    assert 2.0 < time.monotonic() - started < 60.0  # it starts anew twice
+    assert 2.0 < time.monotonic() - started < 10.0
     assert len(crashing.read(written(tmp_path / "good.wav"), RATE).wave) == RATE
 
 

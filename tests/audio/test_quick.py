@@ -1,5 +1,6 @@
 """The fast way to read a FLAC gives what the sturdy one gives, or nothing."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -40,6 +41,33 @@ def test_what_is_read_does_not_tell_which_decoder_read_it(tmp_path: Path, monkey
     sturdy = io.read(path, RATE)
     np.testing.assert_array_equal(fast.wave, sturdy.wave)
     assert (fast.damage, fast.flags) == (sturdy.damage, sturdy.flags) == ("", [])
+
+
+def test_a_file_that_does_not_fit_in_memory_is_left_to_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(content: bytes, frames: int, channels: int) -> None:
+        raise MemoryError
+
+    path = written(tmp_path / "a.flac")
+    whole = io.read(path, RATE)
+    monkeypatch.setattr(quick, "_decoded", refuse)
+    assert quickly(path) is None
+    np.testing.assert_array_equal(io.read(path, RATE).wave, whole.wave)
+
+
+def test_samples_are_held_as_long_as_any_view_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    freed: list[object] = []
+    free = quick._free
+    monkeypatch.setattr(quick, "_free", lambda memory: (freed.append(memory), free(memory)))
+    path = written(tmp_path / "a.flac")
+    view = quickly(path)[100:200]
+    gc.collect()
+    assert freed == []
+    np.testing.assert_array_equal(view, sf.read(path, dtype="int16", always_2d=True)[0][100:200])
+    del view
+    gc.collect()
+    assert len(freed) == 1
 
 
 @pytest.mark.parametrize(("at", "value"), [(30, None), (3000, None), (slice(26, 42), bytes(16))])

@@ -148,7 +148,7 @@ def test_one_object_that_never_comes_is_unreadable(fault: str, store: Store, buc
     ):
         pass
     assert told.value.status == "unreadable"
-    assert time.monotonic() - began < 3 * (TIMEOUT_S + 1) + 60  # tries, each with a second for 100 kB; a loaded machine
+    assert time.monotonic() - began < 3 * (TIMEOUT_S + 1) + 10  # tries, each with a second for 100 kB; a loaded machine
     assert SECRET not in str(told.value)
 
 

@@ -99,7 +99,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         (own,) = {*Path(tempfile.gettempdir()).glob("instrunet-serve-*")} - before
         yield Server(address, job, bundles, sounds, own)
         job.send_signal(signal.SIGTERM)
-        rest = job.communicate(timeout=300)[0]
+        rest = job.communicate(timeout=60)[0]
         told = (place / "err").read_text()
         assert job.returncode == 0 and rest == "", told
         assert told.splitlines()[-1] == "stopped" and "Traceback" not in told, told

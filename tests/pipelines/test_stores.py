@@ -80,7 +80,7 @@ def test_an_object_that_never_comes_has_its_row(store: Store, proxy: Proxy, home
     began = time.monotonic()
     done = tag(home, f"{bucket}/archive", str(tmp_path / "tags"), proxy, INSTRUNET_STORE_TIMEOUT_S="1")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - began < 200  # 25 s where nothing else runs; by s3fs's own deadlines 260 more
+    assert time.monotonic() - began < 100  # 25 s where nothing else runs
     rows = pq.read_table(tmp_path / "tags/recordings/part-00000.parquet").to_pylist()
     assert {row["uri"][-5:]: row["status"] for row in rows} == {
         f"{k}.wav": "unreadable" if k in (3, 4) else "tagged" for k in range(6)
