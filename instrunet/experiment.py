@@ -93,6 +93,8 @@ class Experiment(Spec):
         tree["data"].pop("root", None)  # the manifest's digest speaks for the sound, and for its split
         tree["split"].pop("keep_together")
         tree["train"].pop("feed")
+        if self.train.cycles == 1:  # as it was before there were cycles
+            tree["train"].pop("cycles")
         if not self.copies.lists:  # an experiment without any is the one that it was before there were copies
             tree.pop("copies")
         if self.domain:

@@ -11,8 +11,8 @@ from pipelines import cli
 
 def main() -> int:
     parser = cli.parser(__doc__)
-    said = "bundles, or studies, whose trials are meant; then the CONFIG whose validation split decides, and k=v for it"
-    parser.add_argument("words", metavar="BUNDLE|STUDY ... CONFIG k=v", nargs="+", help=said)
+    said = "bundles, studies (their trials), runs (their snapshots); then the CONFIG whose validation split decides"
+    parser.add_argument("words", metavar="BUNDLE|STUDY|RUN ... CONFIG k=v", nargs="+", help=said)
     parser.add_argument("--out", type=Path, required=True, help="the folder of the ensemble")
     parser.add_argument("--method", default="best", help="best (default), soft, weighted, greedy or stacking")
     return cli.run_ensemble(cli.arguments(parser))

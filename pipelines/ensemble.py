@@ -26,7 +26,7 @@ from instrunet.report import ensemble as page
 from instrunet.scoring import MAIN
 from instrunet.search.summary import STUDY, TRIALS
 from instrunet.training import checkpoints
-from instrunet.training.state import BUNDLE_FOLDER
+from instrunet.training.state import BUNDLE_FOLDER, SNAPSHOTS
 from pipelines import audit, features, lineage, sides, trials, validated
 from pipelines.calibrate import heard_too
 from pipelines.console import note, result
@@ -85,9 +85,13 @@ def run(args: argparse.Namespace) -> Path:
 
 
 def _members(paths: list[Path]) -> list[Member]:
-    """A study stands for its trials, the best first: those that can be heard together with the ones before them."""
+    """A run with snapshots stands for these; a study for its trials, the best first: those that can be heard together
+    with the ones before them."""
     found: list[Member] = []
     for path in paths:
+        if (path / SNAPSHOTS).is_dir():
+            found += [Member(one, Bundle.load(one)) for one in sorted((path / SNAPSHOTS).iterdir(), key=_cycle)]
+            continue
         if not (path / STUDY).is_file():
             found.append(Member(path, Bundle.load(path)))
             continue
@@ -102,6 +106,10 @@ def _members(paths: list[Path]) -> list[Member]:
         note(f"{path}: {len(same)} of {len(all_)} trials can be heard together with its best")
         found += same
     return found
+
+
+def _cycle(snapshot: Path) -> int:
+    return int(snapshot.name.split("-")[1])
 
 
 def _ways(members: list[Member], voices: Voices, methods: tuple[str, ...], trained: Provenance) -> list[Way]:

@@ -25,7 +25,7 @@ from instrunet.features.featurizer import Statistics
 from instrunet.training import checkpoints
 from instrunet.training.fit import Metrics, fit
 from instrunet.training.job import Job, config_of, job_of
-from instrunet.training.state import BUNDLE_FOLDER, MISSES_FILE, STATE_FILE, Save
+from instrunet.training.state import BUNDLE_FOLDER, MISSES_FILE, SNAPSHOTS, STATE_FILE, Save
 from pipelines import audit, cluster, features, leaving, lineage
 from pipelines.console import bar, note, result
 from pipelines.events import Mailbox, Reader, Reporter
@@ -197,16 +197,14 @@ def _trainer(experiment: Experiment, job: Job, home: Path, mailbox: Any, shared:
 
 
 def _keep(home: Path) -> list[Metrics]:
-    """The best bundle out of the last checkpoint, published whole, and the history of every validation."""
+    """The best bundle out of the last checkpoint and its snapshots, each whole, and the history of every validation."""
     last = checkpoints.newest(home / CHECKPOINTS)
     assert last, "a run that ended has a checkpoint"
     state = parts.read_json(last / STATE_FILE)
-    aside = home / f".{BUNDLE}.tmp"
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(last / BUNDLE_FOLDER, aside)
+    for made, name in ((last / BUNDLE_FOLDER, BUNDLE), (last / SNAPSHOTS, SNAPSHOTS)):
+        if made.is_dir():
+            parts.publish_folder(home / name, partial(shutil.copytree, made, dirs_exist_ok=True))
     shutil.copy(last / MISSES_FILE, home / MISSES_FILE)
-    shutil.rmtree(home / BUNDLE, ignore_errors=True)
-    aside.rename(home / BUNDLE)
     history: list[Metrics] = state["progress"]["history"]
     parts.write_json(home / HISTORY, history)
     return history

@@ -26,6 +26,7 @@ from instrunet.training.optim import half_precision
 from instrunet.training.state import (
     BUNDLE_FOLDER,
     MISSES_FILE,
+    SNAPSHOTS,
     Progress,
     Save,
     copied,
@@ -38,6 +39,7 @@ from instrunet.training.validate import clip_scores, hear, misclassified
 Metrics = dict[str, float]
 Report = Callable[[Metrics, Save], None]
 Between = Callable[[int, Save], None]
+Weights = dict[str, torch.Tensor]
 
 
 def fit(
@@ -71,18 +73,23 @@ class _Run:
         self.trainee = start.trainee(job, parent, device, self.spec.epochs * self.n_batches)
         self.trainee.validated()
         self.progress = Progress()
-        self.best: dict[str, torch.Tensor] = {}
+        self.best: Weights = {}
         self.misses: dict[str, Any] = {}
+        self.snapshots: dict[int, Weights] = {}  # by the epoch after which they were taken
         if resume:
             self.progress = load_state(resume, self.trainee)
         if resume and self.progress.history:
             self.best = dict(bundles.Bundle.load(resume / BUNDLE_FOLDER).network.state_dict())
             self.misses = read_json(resume / MISSES_FILE)
+            for path in (resume / SNAPSHOTS).glob("*"):
+                one = bundles.Bundle.load(path)
+                self.snapshots[int(one.spec.trained.epoch)] = dict(one.network.state_dict())
         self.stepper = self._stepper()
 
     def steps_left(self) -> bool:
         waited = self.progress.epoch - self.progress.best_epoch
-        return self.progress.step < self.spec.epochs * self.n_batches and waited < self.spec.early_stop_patience
+        patient = waited < self.spec.early_stop_patience or self.spec.cycles > 1  # a new cycle is worse at first
+        return self.progress.step < self.spec.epochs * self.n_batches and patient
 
     def to_next_validation(self) -> Metrics:
         """Train and validate; after a collapse, once more from the last good weights with a tenth of the rate."""
@@ -100,12 +107,17 @@ class _Run:
         save_state(folder, self.progress, self.trainee)
         if not self.best:
             return
-        network = start.network_of(self.job.draft)
-        network.load_state_dict(self.best)
-        best = {k: v for k, v in self.progress.best_metrics.items() if k.startswith("val_")}
-        trained = self.job.draft.trained.model_copy(update={"epoch": self.progress.best_epoch, "metrics": best})
-        bundles.save(self.job.draft.model_copy(update={"trained": trained}), network, folder / BUNDLE_FOLDER)
+        self._save_bundle(self.best, self.progress.best_epoch, folder / BUNDLE_FOLDER)
+        for cycle, (epoch, weights) in enumerate(sorted(self.snapshots.items()), start=1):
+            self._save_bundle(weights, epoch, folder / SNAPSHOTS / f"cycle-{cycle}")
         write_json(folder / MISSES_FILE, self.misses)
+
+    def _save_bundle(self, weights: Weights, epoch: float, path: Path) -> None:
+        network = start.network_of(self.job.draft)
+        network.load_state_dict(weights)
+        figures = {k: v for k, v in self.progress.metrics_of(epoch).items() if k.startswith("val_")}
+        trained = self.job.draft.trained.model_copy(update={"epoch": epoch, "metrics": figures})
+        bundles.save(self.job.draft.model_copy(update={"trained": trained}), network, path)
 
     def _attempt(self) -> Metrics:
         began = time.perf_counter()
@@ -152,6 +164,8 @@ class _Run:
         if value > self.progress.best or self.spec.keep == "last":
             self.progress.best, self.progress.best_epoch = value, epoch
             self.best, self.misses = copied(self.trainee.served), misclassified(heard, self.val)
+        if self.spec.cycles > 1 and (epoch + 1) % (self.spec.epochs // self.spec.cycles) == 0:
+            self.snapshots[int(epoch)] = copied(self.trainee.served)
         if self.spec.on_collapse == "recover" and not guard.one_answer(metrics):
             self.trainee.good = copied(self.trainee.trained)
         self.progress.epoch, self.progress.step = epoch, step

@@ -53,6 +53,7 @@ class TrainSpec(Spec):
     ema: float | None = Field(None, gt=0, lt=1)  # decay of a mean of the weights that is validated and kept instead
     schedule: Literal["plateau", "cosine", "one_cycle", "constant"] = "plateau"
     warmup_share: float | None = Field(None, ge=0, lt=1)  # of all steps; None: 0.05 of cosine, 0.3 of one_cycle
+    cycles: int = Field(1, gt=0)  # of cosine, each down to nothing; the weights at the end of each are kept: snapshots
     plateau_factor: float = Field(0.5, gt=0, lt=1)
     plateau_patience: int = Field(3, ge=0)  # validations
 
@@ -80,6 +81,20 @@ class TrainSpec(Spec):
             raise ValueError(
                 f"expected val_every_epochs or val_every_steps, got both ({self.val_every_epochs} and "
                 f"{self.val_every_steps}); leave one out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cycles_end_at_validations(self) -> Self:
+        if self.cycles == 1:
+            return self
+        if self.schedule != "cosine":
+            raise ValueError(f"cycles belong to schedule=cosine; got schedule={self.schedule}: set it, or cycles=1")
+        if self.val_every_steps or self.epochs % (self.cycles * self.val_every_epochs):
+            raise ValueError(
+                f"{self.cycles} cycles each end at a validation: expected epochs a multiple of "
+                f"{self.cycles * self.val_every_epochs} and no val_every_steps, got {self.epochs} epochs and "
+                f"val_every_steps={self.val_every_steps}"
             )
         return self
 
@@ -142,16 +157,21 @@ def build_schedule(optimizer: Optimizer, spec: TrainSpec, steps: int) -> LRSched
             rates = [group["lr"] for group in optimizer.param_groups]
             return OneCycleLR(optimizer, rates, total_steps=steps + 1, pct_start=share)
         case "cosine":
-            return LambdaLR(optimizer, lambda step: _cosine(step, steps, round(warmup * steps)))
+            return LambdaLR(optimizer, lambda step: _cosine(step, steps, round(warmup * steps), spec.cycles))
         case "constant":
             return LambdaLR(optimizer, lambda step: 1.0)
 
 
-def _cosine(step: int, steps: int, warmup: int) -> float:
-    """Up in a line, down by half a wave to nothing after the last step."""
+def _cosine(step: int, steps: int, warmup: int, cycles: int) -> float:
+    """Up in a line, down by half a wave to nothing after the last step of each cycle; the next begins at the top."""
+    length = steps // cycles
+    if step >= steps:
+        return 0.0
+    if step >= length:
+        return 0.5 * (1 + math.cos(math.pi * (step % length) / length))
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, length - warmup)))
 
 
 def slow_down(optimizer: Optimizer, schedule: LRScheduler, factor: float) -> None:

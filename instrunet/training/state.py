@@ -1,6 +1,7 @@
 """The trainer's state on disk: tensors in safetensors, everything else in JSON; nothing is pickled.
 
 CHECKPOINT/bundle/              the best epoch so far, ready to use; not there before the first validation
+CHECKPOINT/snapshots/cycle-1/   the weights at the end of each cycle of the rate, where there are several
 CHECKPOINT/misclassified.json   its worst mistakes on the validation split
 CHECKPOINT/state.json           epoch, step, best, history, schedule, optimizer settings
 CHECKPOINT/state.safetensors    the latest weights (a domain head's, too), their mean, the optimizer's moments, the last
@@ -29,7 +30,7 @@ from instrunet.training.optim import RATES, slow_down
 
 Save = Callable[[Path], None]
 STATE_FILE, TENSORS_FILE, BUNDLE_FOLDER = "state.json", "state.safetensors", "bundle"
-MISSES_FILE = "misclassified.json"
+MISSES_FILE, SNAPSHOTS = "misclassified.json", "snapshots"
 
 
 @dataclass
@@ -47,9 +48,8 @@ class Progress:
     recoveries: int = 0  # from collapses
     history: list[dict[str, float]] = field(default_factory=list)
 
-    @property
-    def best_metrics(self) -> dict[str, float]:
-        return next(metrics for metrics in self.history if metrics["epoch"] == self.best_epoch)
+    def metrics_of(self, epoch: float) -> dict[str, float]:
+        return next(metrics for metrics in self.history if metrics["epoch"] == epoch)
 
 
 @dataclass

@@ -186,6 +186,21 @@ def test_its_trials_are_one_ensemble(place: Path, done: Any) -> None:
     assert again.returncode == 2 and "found something; give another --out" in again.stderr
 
 
+def test_the_ends_of_its_cycles_are_one_ensemble(place: Path, done: Any) -> None:
+    trained = run("python jobs/train.py study.yaml train.schedule=cosine train.cycles=2 train.epochs=4", place)
+    assert trained.returncode == 0, trained.stderr
+    home = (place / trained.stdout.splitlines()[-1]).parent
+    ends = [Bundle.load(home / "snapshots" / f"cycle-{k}") for k in (1, 2)]
+    assert [one.spec.trained.epoch for one in ends] == [1, 3]
+    made_ = run(f"python jobs/ensemble.py {home} study.yaml --out runs/snapshots", place)
+    assert made_.returncode == 0, made_.stderr
+    bundle = Bundle.load(place / made_.stdout.splitlines()[-1])
+    record = json.loads((place / "runs/snapshots/ensemble.json").read_text())
+    names = [row["name"].split()[-1] for row in record["ways"]]
+    assert names == ["cycle-1", "cycle-2", "soft", "weighted", "greedy", "stacking"]
+    assert set(bundle.spec.trained.begun_with) == {one.fingerprint for one in ends}
+
+
 def test_more_than_there_is(place: Path, done: Any) -> None:
     greedy = run(f"{COMMAND} train.seed=7 cluster.workers=2 cluster.cpus_per_worker=99", place)
     assert greedy.returncode == 2 and "2 x 99 CPU are asked for, this machine's Ray has" in greedy.stderr

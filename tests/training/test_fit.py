@@ -26,7 +26,7 @@ from instrunet.training.feed import Feed
 from instrunet.training.fit import Job, Metrics, Save, fit
 from instrunet.training.optim import TrainSpec
 from instrunet.training.state import BUNDLE_FOLDER as BUNDLE
-from instrunet.training.state import MISSES_FILE, STATE_FILE, TENSORS_FILE, Progress
+from instrunet.training.state import MISSES_FILE, SNAPSHOTS, STATE_FILE, TENSORS_FILE, Progress
 from instrunet.training.validate import clip_scores, hear
 
 CPU = torch.device("cpu")
@@ -71,6 +71,10 @@ def history_of(checkpoint: Path) -> list[Metrics]:
 def tensors(checkpoint: Path) -> bytes:
     """Latest weights and the optimizer's moments, bit by bit."""
     return (checkpoint / TENSORS_FILE).read_bytes()
+
+
+def snapshots(checkpoint: Path) -> dict[str, bytes]:
+    return {one.name: (one / "weights.safetensors").read_bytes() for one in (checkpoint / SNAPSHOTS).glob("*")}
 
 
 def last(home: Path) -> Path:
@@ -153,6 +157,7 @@ RESUMED: dict[str, tuple[ModelSpec, dict[str, Any]]] = {
     "wave": (SMALL, WAVE | {"epochs": 5, "val_every_epochs": 2}),
     "mixed": (SMALL, MIXED | {"epochs": 4, "accumulate": 3}),
     "rescued": (NO_DROPOUT, RESCUED | {"epochs": 5}),
+    "cycles": (SMALL, {"schedule": "cosine", "cycles": 3, "epochs": 6}),
 }
 
 
@@ -161,6 +166,7 @@ RESUMED: dict[str, tuple[ModelSpec, dict[str, Any]]] = {
     [
         *(("task8", 0), ("task8", 2), ("iteration11", 1), ("bf16", 1), ("plateau", 1), ("plateau", 5), ("plateau", 6)),
         *(("cycle", 0), ("cycle", 2), ("wave", 1), ("wave", 3), ("mixed", 1), ("rescued", 0), ("rescued", 2)),
+        *(("cycles", 0), ("cycles", 3)),
     ],
 )
 def test_a_resumed_run_is_the_undisturbed_one(tones: Path, tmp_path: Path, case: str, stop_after: int) -> None:
@@ -177,6 +183,7 @@ def test_a_resumed_run_is_the_undisturbed_one(tones: Path, tmp_path: Path, case:
     assert tensors(resumed) == tensors(undisturbed)
     for name in (f"{BUNDLE}/bundle.json", f"{BUNDLE}/weights.safetensors", MISSES_FILE):
         assert (resumed / name).read_bytes() == (undisturbed / name).read_bytes()
+    assert snapshots(resumed) == snapshots(undisturbed) and len(snapshots(resumed)) == (3 if case == "cycles" else 0)
     if case == "plateau":
         rates = [metrics["learning_rate"] for metrics in progress.history]
         assert rates[0] == rates[1] and rates[5] < rates[4]  # it fell before the later stops, after the first
@@ -465,6 +472,34 @@ def test_schedules_go_where_they_say(tones: Path) -> None:
     assert warm[0] == pytest.approx(3e-3 * 4 / 7) and warm[1] == 3e-3 and warm[3] == 0
     cycle = rates(tones, epochs=10, schedule="one_cycle", early_stop_patience=10)
     assert np.argmax(cycle) == 2 and cycle[2] > 0.99 * 3e-3 and cycle[-1] == pytest.approx(3e-3 / 25e4, rel=0.01)
+
+
+def test_each_cycle_ends_at_nothing_and_leaves_a_snapshot(tones: Path, tmp_path: Path) -> None:
+    """24 clips in batches of 8: two epochs a cycle are 6 steps; nothing stops before the last."""
+    spec = job(tones, epochs=6, schedule="cosine", cycles=3, warmup_share=0, early_stop_patience=1)
+    progress = run(spec, tmp_path)
+    assert [m["learning_rate"] for m in progress.history] == pytest.approx([1.5e-3, 3e-3] * 2 + [1.5e-3, 0])
+    made = [Bundle.load(tmp_path / "epoch-5" / SNAPSHOTS / f"cycle-{k}") for k in (1, 2, 3)]
+    assert [one.spec.trained.epoch for one in made] == [1, 3, 5]
+    assert made[1].spec.trained.metrics["val_loss"] == progress.history[3]["val_loss"]
+    assert made[1].network.state_dict().keys() == made[0].network.state_dict().keys()
+    assert len({one.fingerprint for one in made}) == 3
+    at_two = [path.name for path in (tmp_path / "epoch-2" / SNAPSHOTS).iterdir()]
+    assert at_two == ["cycle-1"] and not (tmp_path / "epoch-0" / SNAPSHOTS).exists()
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"schedule": "one_cycle"}, "cycles belong to schedule=cosine; got schedule=one_cycle"),
+        ({"epochs": 5}, "expected epochs a multiple of 2 and no val_every_steps, got 5 epochs"),
+        ({"epochs": 6, "val_every_epochs": 2}, "expected epochs a multiple of 4"),
+        ({"val_every_steps": 3}, "val_every_steps=3"),
+    ],
+)
+def test_cycles_that_do_not_end_at_a_validation_are_refused(told: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        TrainSpec.parse({"epochs": 4, "schedule": "cosine", "cycles": 2} | told, "x.yaml")
 
 
 def test_a_warm_up_without_a_schedule_of_its_own_is_refused() -> None:
