@@ -32,7 +32,7 @@ import pyarrow.parquet as pq  # noqa: E402
 import soundfile as sf  # noqa: E402
 import torch  # noqa: E402
 
-from instrunet import parity, runtime  # noqa: E402
+from instrunet import engines, parity, runtime  # noqa: E402
 from instrunet.audio.io import Sound  # noqa: E402
 from instrunet.bundle import Bundle  # noqa: E402
 from instrunet.bundle_spec import BundleSpec  # noqa: E402
@@ -122,7 +122,7 @@ def _rows(name: str, bundle: Bundle, clips: Sequence[Sound], n: int) -> list[dic
         moved = bundle.on(where, precision)
         answers = _times(lambda: moved.decided(sound), n)  # noqa: B023 used at once
         batch = runtime.probe_batch(bundle)
-        run = moved._run or runtime.by_torch(bundle)
+        run = moved._run or engines.by_torch(bundle.network)
         with torch.inference_mode():
             alone = _times(lambda: run(batch), n, time.process_time)  # noqa: B023
         graph = len(runtime.graph(bundle, precision)) if where != "torch" else n_bytes

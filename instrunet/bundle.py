@@ -6,6 +6,7 @@ Shapes: W windows, K labels.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instrunet import runtime
+from instrunet import engines, runtime
 from instrunet.audio import io
 from instrunet.bundle_files import SPEC_FILE, WEIGHTS_FILE, first_line, read_int8, read_spec, read_weights, save
 from instrunet.bundle_spec import BundleSpec, Precision
@@ -36,7 +37,7 @@ class Bundle:
     """A function from a waveform to decisions."""
 
     runs_on = "torch fp32"
-    _run: runtime.Run | None = None  # of that runtime
+    _run: engines.Run | None = None  # of that runtime
 
     def __init__(self, spec: BundleSpec, network: Network, int8: bytes = b"") -> None:
         self.spec, self.rule = spec, Rule(spec)
@@ -78,13 +79,28 @@ class Bundle:
         """Decide on a file, or on samples [T] or [T, C] at `sample_rate`; a file that is no sound is a DecodeError."""
         return self.decided(self.read(sound, sample_rate))
 
-    def each(self, sounds: Iterable[Given], sample_rate: int | None = None) -> Iterator[Prediction]:
-        """Many sounds, one after the other. A file that cannot be decoded is told by its status and ends nothing."""
-        for sound in sounds:
+    def each(self, sounds: Iterable[Given], sample_rate: int | None = None, together: int = 16) -> Iterator[Prediction]:
+        """Many sounds in their order, so many `together` through the network.
+
+        A file that cannot be decoded is told by its status and ends nothing.
+        """
+        if together < 1:
+            raise ConfigError(f"expected 1 sound or more together, got together={together}")
+        given = iter(sounds)
+        while some := list(islice(given, together)):
+            failed: dict[int, Prediction] = {}
+            heard = iter(self.hear_together(self._readable(some, sample_rate, failed)))
+            yield from (failed[k] if k in failed else self.told(next(heard)) for k in range(len(some)))
+
+    def _readable(
+        self, sounds: Sequence[Given], sample_rate: int | None, failed: dict[int, Prediction]
+    ) -> Iterator[io.Sound]:
+        """One after the other, so that no two are held as samples; the others are `failed`."""
+        for k, sound in enumerate(sounds):
             try:
-                yield self(sound, sample_rate)
+                yield self.read(sound, sample_rate)
             except io.DecodeError as error:
-                yield Prediction(error.status, [], {}, [], [], 0.0, [], str(error))
+                failed[k] = Prediction(error.status, [], {}, [], [], 0.0, [], str(error))
 
     def pieces(self, path: Path | str, piece_s: float = 60.0) -> Iterator[Prediction]:
         """A long file piece by piece, never held whole; windows and `start_s` count from its beginning."""
@@ -121,7 +137,7 @@ class Bundle:
         """Score the windows of a sound that begins at `start_s` of its file; of a damaged one, what was kept."""
         return self.judge(self.look(sound, start_s), embed)
 
-    def hear_together(self, sounds: Sequence[io.Sound]) -> list[Heard]:
+    def hear_together(self, sounds: Iterable[io.Sound]) -> list[Heard]:
         """As `hear` of each, their windows through the network in shared batches."""
         seen = [self.look(sound) for sound in sounds]
         lengths = [tuple(values.shape[1:] for values in one.windows.features.values()) for one in seen]
@@ -169,7 +185,7 @@ class Bundle:
         embeddings: NDArray[np.float16] | None = None,
     ) -> NDArray[np.float32]:
         """As the network gives them, before the temperature: what is calibrated. `embeddings` [W, E] are filled in."""
-        run = self._run or runtime.by_torch(self)
+        run = self._run or engines.by_torch(self.network)
         n = len(next(iter(features.values())))
         out = np.zeros((n, len(self.spec.labels)), np.float32)
         for rows in alike(n, frames, batch_size):

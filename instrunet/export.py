@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,12 @@ from instrunet import graph
 from instrunet.audio.io import Sound
 from instrunet.bundle import Bundle
 from instrunet.config import canonical_json
-from instrunet.data.parts import write_aside
 from instrunet.errors import ConfigError, InstrunetError, JobError
 from instrunet.models import Network
 
 OPSET = 18
 TOLERANCE = 1e-4
-FILE = "model.onnx"
+FILE, DATA = "model.onnx", "model.onnx.data"
 LENGTHS = (0.2, 1.0, 1.05, 2.4, 5.3)  # windows, of the noise that every export is checked on
 
 
@@ -41,15 +41,16 @@ class FeaturesToLogits(nn.Module):
 
 
 class WindowsToScores(nn.Module):
-    """[W, N] samples at the bundle's rate to [W, K] scores."""
+    """[W, N] samples at the bundle's rate and level to [W, K] scores."""
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
-        self.featurizer, self.network = bundle.featurizer, bundle.network
+        self.features, self.network = bundle.featurizer.parts, bundle.network
         self.temperature, self.softmax = bundle.spec.temperature, bundle.spec.kind == "single"
 
     def forward(self, windows: Tensor) -> Tensor:
-        logits: Tensor = self.network(self.featurizer(windows)) / self.temperature
+        features = {name: feature(windows) for name, feature in self.features.items()}
+        logits: Tensor = self.network(features) / self.temperature
         return logits.softmax(1) if self.softmax else logits.sigmoid()
 
 
@@ -62,28 +63,23 @@ def require() -> None:
         raise ConfigError(f"export needs the extra `onnx`: pip install 'instrunet[onnx]' ({error})") from None
 
 
-def to_onnx(bundle: Bundle, folder: Path, clips: Sequence[Sound] = ()) -> tuple[Path, float]:
-    """Write `folder`/model.onnx; returns it and the largest difference to the bundle, on noise and on `clips`."""
+def to_onnx(bundle: Bundle, folder: Path, clips: Sequence[Sound] = (), external: bool = False) -> tuple[Path, float]:
+    """Write `folder`/model.onnx; returns it and the largest difference to the bundle, on noise and on `clips`.
+
+    With `external` the weights lie beside it, in model.onnx.data.
+    """
     require()
-    front = bundle.spec.front
-    if front.length != "fixed":
-        raise ConfigError(
-            "export expects windows of one length, this bundle has front.length=adaptive (each window its own); "
-            "train with front.length=fixed to export"
-        )
-    if front.trim_db is not None:
-        raise ConfigError(
-            f"export expects sounds as they are, this bundle has front.trim_db={front.trim_db:g} (silence at both ends "
-            "is left out before windows are cut); train without it to export"
-        )
-    path = write_aside(folder / FILE, lambda aside: _export(bundle, aside))
-    difference = parity(bundle, path, clips)
-    if not difference <= TOLERANCE:
-        path.unlink()
-        raise JobError(
-            f"the exported model differs from the bundle by {difference:.2g}, at most {TOLERANCE:g} is allowed"
-        )
-    return path, difference
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".export-") as aside:
+        _export(bundle, Path(aside) / FILE, external)
+        difference = parity(bundle, Path(aside) / FILE, clips)
+        if not difference <= TOLERANCE:
+            raise JobError(
+                f"the exported model differs from the bundle by {difference:.2g}, at most {TOLERANCE:g} is allowed"
+            )
+        for made in sorted(Path(aside).iterdir(), reverse=True):  # what the graph points to before the graph
+            made.replace(folder / made.name)
+    return folder / FILE, difference
 
 
 def parity(bundle: Bundle, path: Path, clips: Sequence[Sound] = ()) -> float:
@@ -92,7 +88,7 @@ def parity(bundle: Bundle, path: Path, clips: Sequence[Sound] = ()) -> float:
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     rng, worst = np.random.default_rng(0), 0.0
-    noise = [rng.standard_normal(round(n * bundle.spec.front.window)).astype(np.float32) * 0.1 for n in LENGTHS]
+    noise = [_with_quiet_ends(rng.standard_normal(round(n * bundle.spec.front.window))) for n in LENGTHS]
     for wave in [*noise, *(clip.wave for clip in clips)]:
         said = bundle.decided(Sound(wave))
         if said.scores:
@@ -103,20 +99,34 @@ def parity(bundle: Bundle, path: Path, clips: Sequence[Sound] = ()) -> float:
     return worst
 
 
+def _with_quiet_ends(noise: NDArray[np.float64]) -> NDArray[np.float32]:
+    """As of a recording that begins too soon and ends too late: what `trim_db` leaves out."""
+    edge = len(noise) // 8
+    noise[:edge] *= 1e-3
+    noise[len(noise) - edge :] *= 1e-3
+    return (noise * 0.1).astype(np.float32)
+
+
 def network(bundle: Bundle) -> bytes:
-    """The network alone as ONNX, any number of whole windows: features by their names in, `logits` out."""
+    """The network alone as ONNX, any number of windows: features by their names in, `logits` out."""
     require()
-    names, shapes = bundle.network.names, bundle.spec.front.shapes()
-    examples = tuple(torch.zeros(2, *shapes[name]) for name in names)
-    made: bytes = _exported(FeaturesToLogits(bundle.network), examples, names, "logits").SerializeToString()
+    names, front = bundle.network.names, bundle.spec.front
+    longest, shortest = (front.shapes(n)[names[0]][1] for n in (front.window, front.least))
+    # Not the length of any window: what the exporter takes for a constant would show
+    n_frames = (longest + shortest) // 2
+    examples = tuple(torch.zeros(2, front.shapes()[name][0], n_frames) for name in names)
+    free = {2: torch.export.Dim("frames", min=shortest, max=longest)} if shortest < longest else {}
+    made: bytes = _exported(FeaturesToLogits(bundle.network), examples, names, "logits", free).SerializeToString()
     return made
 
 
-def _export(bundle: Bundle, path: Path) -> None:
+def _export(bundle: Bundle, path: Path, external: bool) -> None:
     import onnx
 
     front = bundle.spec.front
-    model = _exported(WindowsToScores(bundle), (torch.zeros(2, front.window),), ["windows"], "row_scores")
+    free = {1: torch.export.Dim("samples", min=front.least, max=front.window)} if front.least < front.window else {}
+    example = torch.zeros(2, (front.least + front.window) // 2)
+    model = _exported(WindowsToScores(bundle), (example,), ["windows"], "row_scores", free)
     graph.around(bundle, model)
     facts: dict[str, Any] = {"labels": bundle.spec.labels, "fingerprint": bundle.fingerprint, "kind": bundle.spec.kind}
     # The temperature and the curves are in the graph; who is sure enough of what is for its caller to compare
@@ -126,27 +136,29 @@ def _export(bundle: Bundle, path: Path) -> None:
         entry = model.metadata_props.add()
         entry.key, entry.value = f"instrunet.{key}", canonical_json(value)
     onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, str(path))
+    onnx.save(model, str(path), save_as_external_data=external, location=DATA)
 
 
-def _exported(module: nn.Module, examples: tuple[Tensor, ...], names: Sequence[str], output: str) -> Any:
-    """The model as ONNX's own object; the first axis of all that goes in is free."""
-    free = {0: torch.export.Dim("rows", min=1, max=1 << 20)}
-    each = tuple(free for _ in examples)
+def _exported(
+    module: nn.Module, examples: tuple[Tensor, ...], names: Sequence[str], output: str, free: dict[int, Any]
+) -> Any:
+    """The model as ONNX's own object; the first axis of all that goes in is free, and what `free` says besides."""
+    each = tuple({0: torch.export.Dim("rows", min=1, max=1 << 20)} | free for _ in examples)
     # It warns that torchvision, which we do not use, is missing
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own notes on deprecations inside torch
-            program = torch.onnx.export(
+            # Pooling asks whether a length is odd; the answer changes nothing, but would bind the graph to it
+            traced = torch.export.export(
                 module.eval(),
                 examples,
-                input_names=list(names),
-                output_names=[output],
                 dynamic_shapes=(each,) if isinstance(module, FeaturesToLogits) else each,  # of `*features`, one tuple
-                opset_version=OPSET,
-                dynamo=True,
-                verbose=False,
+                strict=False,
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+            program = torch.onnx.export(
+                traced, examples, input_names=list(names), output_names=[output], opset_version=OPSET, verbose=False
             )
     except Exception as error:
         if isinstance(error.__cause__, InstrunetError):  # the exporter wraps what a feature says of itself

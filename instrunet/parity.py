@@ -54,11 +54,8 @@ def quantised(bundle: Bundle, clips: Sequence[Sound]) -> Bundle:
     """With the network in eight bits, its ranges from these clips; as it is where there is nothing to do it with."""
     if not runtime.installed("onnxruntime"):
         return bundle
-    names, whole = bundle.network.names, bundle.spec.front.shapes()
+    names = bundle.network.names
     batches = [{name: windows.features[name] for name in names} for windows in _heard(bundle, clips)]
-    batches = [batch for batch in batches if all(batch[name].shape[1:] == whole[name] for name in names)]
-    if not batches:  # a graph is of whole windows alone
-        return bundle
     return Bundle(bundle.spec, bundle.network, quantise.int8(runtime.graph(bundle), batches))
 
 

@@ -6,15 +6,13 @@ precision may change decisions: `auto` takes it only where the bundle knows that
 Shapes: B windows, F bands, L frames, K labels.
 """
 
-import copy
-import functools
 import hashlib
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +25,13 @@ from torch import Tensor
 from instrunet.bundle_spec import Precision
 from instrunet.config import canonical_json
 from instrunet.data.parts import read_json, write_aside, write_json
+from instrunet.engines import Run, by_onnxruntime, by_openvino, by_torch, by_torch_in_half
 from instrunet.errors import ConfigError, DataError, JobError
 from instrunet.features import SHARE
 
 if TYPE_CHECKING:
     from instrunet.bundle import Bundle
 
-Run = Callable[[dict[str, Tensor]], NDArray[np.float32]]  # {name: [B, F, L]} to logits [B, K]
-# One for the process: each brings the stack on which signals are answered, and takes it away: SIGTERM was a SIGSEGV
-_core = functools.cache(lambda: importlib.import_module("openvino").Core())
 PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "torch": ("fp32", "bf16"),
     "onnxruntime": ("fp32", "int8"),
@@ -59,7 +55,7 @@ def named(text: str) -> tuple[str, Precision]:
 
 
 def run_on(bundle: "Bundle", runtime: str, precision: Precision = "fp32") -> Run:
-    """The network of a bundle on a runtime; windows shorter than a whole one (`adaptive`) stay with torch."""
+    """The network of a bundle on a runtime; windows of several lengths in one batch stay with torch."""
     if runtime not in PRECISIONS:
         raise ConfigError(f"expected a runtime of {', '.join(PRECISIONS)} or auto, got {runtime!r}")
     if precision not in PRECISIONS[runtime]:
@@ -75,13 +71,17 @@ def run_on(bundle: "Bundle", runtime: str, precision: Precision = "fp32") -> Run
             "int8 needs ranges from real clips: take DIR/bundle of jobs/export.py BUNDLE --out DIR --clips FOLDER"
         )
     if runtime == "torch":
-        return by_torch(bundle) if precision == "fp32" else _half(bundle)
-    run = {"onnxruntime": _onnxruntime, "openvino": _openvino}[runtime](bundle, precision)
-    whole, torch_run = {name: shape[1] for name, shape in bundle.spec.front.shapes().items()}, by_torch(bundle)
+        return by_torch(bundle.network) if precision == "fp32" else by_torch_in_half(bundle.network)
+    names, torch_run = bundle.network.names, by_torch(bundle.network)
+    engine = by_onnxruntime if runtime == "onnxruntime" else by_openvino
+    run, n_frames = engine(graph(bundle, precision), names, precision)
 
     def either(batch: dict[str, Tensor]) -> NDArray[np.float32]:
-        short = SHARE in batch or any(batch[name].shape[2] != whole[name] for name in bundle.network.names)
-        return torch_run(batch) if short else run(batch)
+        mixed = SHARE in batch or n_frames not in (
+            None,
+            batch[names[0]].shape[2],
+        )  # int8 of older bundles: whole windows
+        return torch_run(batch) if mixed else run(batch)
 
     _agree(bundle, either, runtime, precision)
     return either
@@ -89,14 +89,6 @@ def run_on(bundle: "Bundle", runtime: str, precision: Precision = "fp32") -> Run
 
 def installed(runtime: str) -> bool:
     return all(importlib.util.find_spec(name) for name in NEEDS[runtime])
-
-
-def by_torch(bundle: "Bundle") -> Run:
-    def run(batch: dict[str, Tensor]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = bundle.network(batch).float().numpy()
-        return logits
-
-    return run
 
 
 def fastest(bundle: "Bundle", n_windows: int = 1) -> tuple[str, Precision]:
@@ -140,21 +132,22 @@ def cache() -> Path:
     return Path(home).expanduser()
 
 
-def probe_batch(bundle: "Bundle", n_windows: int = 1) -> dict[str, Tensor]:
-    """Noise like the training data: [B, F, L] of each feature."""
+def probe_batch(bundle: "Bundle", n_windows: int = 1, n_samples: int | None = None) -> dict[str, Tensor]:
+    """Noise like the training data: [B, F, L] of each feature, of whole windows or of so many samples."""
     generator = torch.Generator().manual_seed(0)
     found = {}
     for name in bundle.network.names:
-        noise = torch.randn(n_windows, *bundle.spec.front.shapes()[name], generator=generator)
+        noise = torch.randn(n_windows, *bundle.spec.front.shapes(n_samples)[name], generator=generator)
         mean, std = (getattr(bundle.network, f"{kind}_{name}") for kind in ("mean", "std"))
         found[name] = noise * std + mean
     return found
 
 
 def _agree(bundle: "Bundle", run: Run, runtime: str, precision: Precision) -> None:
-    batch = probe_batch(bundle, 2)
+    batches = [probe_batch(bundle, 2, n) for n in {bundle.spec.front.window, bundle.spec.front.least}]
     with torch.inference_mode():
-        apart = np.abs(bundle.activated(run(batch)) - bundle.activated(by_torch(bundle)(batch))).max()
+        pairs = [(bundle.activated(run(one)), bundle.activated(by_torch(bundle.network)(one))) for one in batches]
+    apart = max(float(np.abs(a - b).max()) for a, b in pairs)
     if precision == "fp32" and not apart <= TOLERANCE:
         raise JobError(
             f"{runtime} differs from the bundle by {apart:.2g}, at most {TOLERANCE:g} is allowed; take torch, or "
@@ -174,50 +167,6 @@ def _seconds(bundle: "Bundle", run: Run, budget_s: float, n_windows: int = 1) ->
         run(batch)
         took.append(time.perf_counter() - start)
     return float(np.median(took))
-
-
-def _half(bundle: "Bundle") -> Run:
-    """bfloat16 where it is safe (autocast), channels last: 5 times as fast as fp32 where the processor has AMX."""
-    network = copy.deepcopy(bundle.network)
-    for weights in network.parameters():
-        if weights.ndim == 4:
-            weights.data = weights.data.contiguous(memory_format=torch.channels_last)
-
-    def run(batch: dict[str, Tensor]) -> NDArray[np.float32]:
-        with torch.autocast("cpu", torch.bfloat16):
-            logits: NDArray[np.float32] = network(batch).float().numpy()
-        return logits
-
-    return run
-
-
-def _onnxruntime(bundle: "Bundle", precision: Precision) -> Run:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(graph(bundle, precision), options, providers=["CPUExecutionProvider"])
-
-    def run(batch: dict[str, Tensor]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = session.run(None, {n: batch[n].numpy() for n in bundle.network.names})[0]
-        return logits
-
-    return run
-
-
-def _openvino(bundle: "Bundle", precision: Precision) -> Run:
-    hints = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32", "PERFORMANCE_HINT": "LATENCY"}
-    hints["INFERENCE_NUM_THREADS"] = str(torch.get_num_threads())
-    core = _core()
-    request = core.compile_model(core.read_model(graph(bundle, precision)), "CPU", hints).create_infer_request()
-
-    def run(batch: dict[str, Tensor]) -> NDArray[np.float32]:
-        found = request.infer({n: batch[n].numpy() for n in bundle.network.names})
-        logits: NDArray[np.float32] = found[0].copy()  # the request's own memory, which the next call fills anew
-        return logits
-
-    return run
 
 
 def graph(bundle: "Bundle", precision: Precision = "fp32") -> bytes:
@@ -240,8 +189,8 @@ def _key(bundle: "Bundle") -> str:
     said = spec.model_dump(mode="json", include={"model", "statistics", "labels"})
     # A bundle that was never saved does not know what its weights are
     weights = spec.weights_sha256 or hashlib.sha256(safetensors.torch.save(bundle.network.state_dict())).hexdigest()
-    key = canonical_json({**said, "shapes": spec.front.shapes(), "weights": weights})
-    return hashlib.sha256(key.encode()).hexdigest()[:32]
+    said |= {"shapes": spec.front.shapes(), "least": spec.front.least, "weights": weights}
+    return hashlib.sha256(canonical_json(said).encode()).hexdigest()[:32]
 
 
 def _machine() -> dict[str, Any]:

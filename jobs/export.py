@@ -16,6 +16,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="the folder for model.onnx")
     said = "real sounds: checked on them, and EXPORTED/bundle knows which runtimes decide alike"
     parser.add_argument("--clips", metavar="FOLDER", help=said)
+    parser.add_argument("--external-weights", action="store_true", help="weights beside it, in model.onnx.data")
     return cli.run_pipeline("export", cli.arguments(parser))
 
 

@@ -25,8 +25,9 @@ def run(args: argparse.Namespace) -> Path:
     bundle = registry.load(args.bundle)
     clips = _clips(bundle, places.asked(args.clips)) if args.clips else []
     try:
-        path, difference = export.to_onnx(bundle, folder, clips)
-        told = f"exported {path.stat().st_size / 1e6:.1f} MB, opset {export.OPSET}, largest difference {difference:.1e}"
+        path, difference = export.to_onnx(bundle, folder, clips, args.external_weights)
+        size = path.stat().st_size + ((folder / export.DATA).stat().st_size if args.external_weights else 0)
+        told = f"exported {size / 1e6:.1f} MB, opset {export.OPSET}, largest difference {difference:.1e}"
         result(f"{told} on noise" + (f" and {len(clips)} clips" if clips else ""))
     except ConfigError as error:
         if not clips:

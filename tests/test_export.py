@@ -21,7 +21,7 @@ from instrunet import export
 from instrunet.audio.io import Sound
 from instrunet.bundle import Bundle
 from instrunet.decisions import Curve, Decisions
-from instrunet.errors import ConfigError, JobError
+from instrunet.errors import JobError
 from instrunet.models import ModelSpec, Network
 from instrunet.models.picture import PictureSpec
 from instrunet.models.seed_cnn import Iteration11Spec, Task8Spec
@@ -47,7 +47,7 @@ def made(name: str, **front: Any) -> Bundle:
     torch.manual_seed(0)
     network = Network(spec.model, spec.front, spec.statistics, len(spec.labels))
     with torch.no_grad():  # running means other than 0 and 1
-        network.train()({"logmel": torch.randn(8, 16, 16) * 3 - 4})
+        network.train()({"logmel": torch.randn(8, *spec.front.shapes()["logmel"]) * 3 - 4})
         network.body.head[-1].weight.mul_(100)  # scores that are not all alike
     return Bundle(spec, network)
 
@@ -132,6 +132,17 @@ def test_the_model_is_whole_and_alone_in_its_folder(exported: tuple[Bundle, Path
     assert opset[""] == export.OPSET
 
 
+def test_weights_beside_the_graph(exported: tuple[Bundle, Path, float], tmp_path: Path) -> None:
+    bundle, path, _ = exported
+    for _ in range(2):  # a file that is there is replaced, not added to
+        made_, difference = export.to_onnx(bundle, tmp_path, external=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [export.FILE, export.DATA] and difference < 1e-4
+    sizes = [p.stat().st_size for p in (made_, tmp_path / export.DATA, path)]
+    assert sizes[0] < 0.5 * sizes[2] and abs(sizes[0] + sizes[1] - sizes[2]) < 0.1 * sizes[2]
+    wave = tone(900, 1.3)[None]
+    np.testing.assert_array_equal(answers(made_, wave)[0], answers(path, wave)[0])
+
+
 def test_names_and_shapes_of_what_goes_in_and_out(exported: tuple[Bundle, Path, float]) -> None:
     _, path, _ = exported
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -141,20 +152,40 @@ def test_names_and_shapes_of_what_goes_in_and_out(exported: tuple[Bundle, Path, 
     assert (windows.name, windows.shape[2]) == ("window_scores", len(LABELS))
 
 
-@pytest.mark.parametrize(
-    ("front", "said"), [({"length": "adaptive"}, "front.length=adaptive"), ({"trim_db": 35.0}, "front.trim_db=35")]
-)
-def test_what_the_graph_cannot_do_is_refused_by_name(front: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=said):
-        export.to_onnx(made("iteration11", **front), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+FRONTS = {
+    "adaptive": {"length": "adaptive", "window_s": 1.0},
+    "trimmed": {"trim_db": 35.0, "level": "none"},
+    "both": {"length": "adaptive", "window_s": 1.0, "trim_db": 20.0, "level": "rms"},
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("front", FRONTS)
+def test_sounds_keep_their_own_length_and_lose_silent_ends(name: str, front: str, tmp_path: Path) -> None:
+    """4,000 samples are the least of an adaptive window, 8,000 its most; silence at the ends, and tones that fade."""
+    bundle = made(name, **FRONTS[front])
+    path, difference = export.to_onnx(bundle, tmp_path)
+    assert difference < 1e-4
+    told = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).get_inputs()[0]
+    assert told.shape == [1 if "trim_db" in FRONTS[front] else "sounds", "samples"]
+    tones = np.concatenate([tone(300 + 400 * k, 0.5, seed=k) * 3.0**-k for k in range(5)])
+    seen = set()
+    for n_samples in (401, 3999, 4000, 4001, 5301, 7999, 8000, 8001, 8801, 10_801, 20_000):
+        for before, behind in ((0, 0), (3000, 0), (129, 5000)):
+            wave = np.concatenate([np.zeros(before, np.float32), tones[:n_samples], np.zeros(behind, np.float32)])
+            said, (scores, windows) = bundle(wave, RATE), answers(path, wave[None])
+            seen.add(len(said.window_start_s))
+            assert windows.shape[1] == len(said.window_start_s), (n_samples, before, behind)
+            np.testing.assert_allclose(windows[0], said.window_scores, atol=1e-4)
+            np.testing.assert_allclose(scores[0], list(said.scores.values()), atol=1e-4)
+    assert len(seen) >= 3
 
 
 def test_a_model_that_differs_is_not_kept(
     exported: tuple[Bundle, Path, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle, path, _ = exported
-    monkeypatch.setattr(export, "_export", lambda _, aside: shutil.copy(path, aside))
+    monkeypatch.setattr(export, "_export", lambda _, aside, external: shutil.copy(path, aside))
     monkeypatch.setattr(export, "TOLERANCE", 0.0)
     with pytest.raises(JobError, match="the exported model differs from the bundle by .*, at most 0 is allowed"):
         export.to_onnx(bundle, tmp_path)

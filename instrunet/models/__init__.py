@@ -100,8 +100,9 @@ class Network(nn.Module):
         """
         n_frames = normal.shape[2]
         normal = silenced(normal, share)
-        if self.n_frames is not None and n_frames < self.n_frames:
-            share = (normal.new_ones(len(normal)) if share is None else share) * (n_frames / self.n_frames)
+        # While a graph is made for windows of any length, theirs is a symbol
+        if self.n_frames is not None and (isinstance(n_frames, torch.SymInt) or n_frames < self.n_frames):
+            share = (normal.new_ones(normal.shape[0]) if share is None else share) * (n_frames / self.n_frames)
             normal = F.pad(normal, (0, self.n_frames - n_frames))
         return normal, share
 

@@ -16,6 +16,7 @@ from instrunet.errors import ConfigError
 from instrunet.models.blocks import AttentivePooling, silenced, squeeze
 from instrunet.models.body import Body, PictureBodySpec
 from instrunet.models.picture import check_grid
+from instrunet.models.recurrent import both_ways
 from instrunet.models.views import ViewName, Views
 
 
@@ -142,7 +143,7 @@ class Frames(nn.Module):
         for step in self.steps:
             frames = step(silenced(frames, share), share)
         if self.recur is not None:
-            frames = frames + self.recur(silenced(frames, share).transpose(1, 2))[0].transpose(1, 2)
+            frames = frames + both_ways(self.recur, silenced(frames, share).transpose(1, 2)).transpose(1, 2)
         return frames
 
 

@@ -9,6 +9,7 @@ Shapes: B clips, C maps, F bands or numbers, L frames, K classes.
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from instrunet.features.summary import N_NUMBERS, names
 from instrunet.models.blocks import AttentivePooling, Branches, SqueezeExcite, silenced, through
 from instrunet.models.body import Body, BodySpec, PictureBodySpec
 from instrunet.models.picture import check_grid
+from instrunet.models.recurrent import both_ways
 
 STAGES = ((32, (3, 5, 7), 0.25), (64, (3, 5), 0.25), (128, (3, 5), 0.3))  # maps of a branch, kernels, dropout
 N_CONVOLVED = 256  # maps of the last stage: two branches of 128
@@ -61,8 +63,7 @@ class SoundMind(Body):
     def embed(self, numbers: Tensor, share: Tensor | None = None) -> Tensor:
         """`share` means nothing to numbers that describe a whole clip."""
         steps = through(self.blocks, numbers[:, None], None).transpose(1, 2)  # [B, 49, 256]
-        steps, _ = self.first(steps)
-        both, _ = self.second(self.between(steps))
+        both = both_ways(self.second, self.between(both_ways(self.first, steps)))
         half = both.shape[2] // 2
         ends = torch.cat([both[:, -1, :half], both[:, 0, half:]], 1)  # of each direction; its state does not export
         embedding: Tensor = self.dense(self.after(ends))
@@ -85,8 +86,8 @@ class SoundMindTime(Body):
 
     def embed(self, picture: Tensor, share: Tensor | None = None) -> Tensor:
         maps = through(self.blocks, silenced(picture.flatten(1, 2), share), share)
-        steps, _ = self.first(silenced(maps, share).transpose(1, 2))
-        steps, _ = self.second(self.between(steps))
+        steps = both_ways(self.first, silenced(maps, share).transpose(1, 2))
+        steps = both_ways(self.second, self.between(steps))
         embedding: Tensor = self.dense(self.after(self.pool(steps.transpose(1, 2), share)))
         return embedding
 
@@ -117,6 +118,13 @@ class Dense40(Body):
         return embedding
 
 
+class Halved(nn.Module):
+    """The larger of two steps: [B, C, L] to half of L. torch's pool of one dimension exports for one length alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x.unsqueeze(2), (1, 2)).squeeze(2)
+
+
 def _check_numbers(name: str, grid: tuple[int, int]) -> None:
     if grid[0] != N_NUMBERS:
         raise ConfigError(f"{name} reads the {N_NUMBERS} numbers of summary, got {grid[0]}; set front.features to it")
@@ -129,7 +137,7 @@ def _stages(n_in: int, scale: float) -> list[list[nn.Module]]:
         n_out = width * len(kernels)
         branches = Branches(nn.Conv1d, n_in, dict.fromkeys(kernels, width))
         excite = SqueezeExcite(n_out, n_out // 16)
-        stages.append([branches, nn.ReLU(), excite, nn.MaxPool1d(2), nn.Dropout(rate * scale)])
+        stages.append([branches, nn.ReLU(), excite, Halved(), nn.Dropout(rate * scale)])
         n_in = n_out
     return stages
 

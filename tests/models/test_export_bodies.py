@@ -8,7 +8,7 @@ import torch
 from making import LABELS, draft
 from test_bodies import FRONT, SPECS, settled
 
-from instrunet import export, quantise, runtime
+from instrunet import engines, export, quantise, runtime
 from instrunet.bundle import Bundle
 from instrunet.bundle_spec import BundleSpec
 from instrunet.features.featurizer import FrontEnd, Statistics
@@ -44,5 +44,5 @@ def test_networks_of_numbers_run_elsewhere(model: ModelSpec, tmp_path: Path, mon
         for n_windows in (1, 5):
             batch = runtime.probe_batch(bundle, n_windows)
             with torch.inference_mode():
-                apart = np.abs(run(batch) - runtime.by_torch(bundle)(batch)).max()
+                apart = np.abs(run(batch) - engines.by_torch(bundle.network)(batch)).max()
             assert apart < (1e-5 if precision == "fp32" else 0.05), (where, precision)
