@@ -245,7 +245,8 @@ def test_the_job_leaves_a_bundle_that_knows(bundle: Bundle, tmp_path: Path, caps
     for k in range(3):
         write(clips / f"{k}.wav", sound(1.5, 200 + 90 * k))
     (clips / "letter.wav").write_text("dear reader")
-    args = argparse.Namespace(bundle=saved, out=tmp_path / "out", clips=str(clips), external_weights=True, verbose=False)
+    told = {"bundle": saved, "out": tmp_path / "out", "clips": str(clips), "external_weights": True}
+    args = argparse.Namespace(**told, verbose=False)
     assert export_job.run(args) == tmp_path / "out" / export.FILE
     noted = Bundle.load(tmp_path / "out/bundle")
     assert {(p.runtime, p.precision) for p in noted.spec.runtimes} == {*EVERYWHERE, *EIGHT}
