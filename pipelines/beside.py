@@ -17,7 +17,7 @@ from instrunet.errors import InstrunetError
 from instrunet.experiment import Experiment
 from pipelines import cluster, console, train
 from pipelines.console import bar, note
-from pipelines.events import Mailbox
+from pipelines.events import mailbox
 
 LOOK_S = 0.5
 
@@ -42,7 +42,7 @@ def run(specs: Sequence[Experiment], folders: Sequence[Path], verbose: bool) -> 
 
 def _lead(specs: list[Experiment], folders: list[Path], at_once: int, verbose: bool) -> None:
     note(f"{len(specs)} trainings, {at_once} at a time")
-    mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+    mail = mailbox()
     shared = -(-at_once // len(ray.nodes()))  # of a node's cores
     waiting = list(zip(specs, folders, strict=True))
     leading: dict[Any, str] = {}
@@ -51,10 +51,10 @@ def _lead(specs: list[Experiment], folders: list[Path], at_once: int, verbose: b
         while waiting or leading:
             while waiting and len(leading) < at_once:
                 spec, folder = waiting.pop(0)
-                asked = lead.remote(spec.model_dump(mode="json"), str(folder), mailbox, shared, verbose)
+                asked = lead.remote(spec.model_dump(mode="json"), str(folder), mail, shared, verbose)
                 leading[asked] = spec.name
             done, _ = ray.wait(list(leading), timeout=LOOK_S)
-            for event in ray.get(mailbox.take.remote()):
+            for event in ray.get(mail.take.remote()):
                 progress.line(event["line"])
             for ended in done:
                 name = leading.pop(ended)

@@ -6,6 +6,7 @@ from typing import Any
 
 import ray
 import ray.train
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from instrunet import errors
 from instrunet.data import parts
@@ -46,6 +47,12 @@ class Mailbox:
 
     def answer(self) -> str | None:
         return self._answer
+
+
+def mailbox() -> Any:
+    """On the driver's own node: any other may be lost while the job goes on."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 
 class Reporter(ray.train.UserCallback):

@@ -28,7 +28,7 @@ from instrunet.training.job import Job, config_of, job_of
 from instrunet.training.state import BUNDLE_FOLDER, MISSES_FILE, SNAPSHOTS, STATE_FILE, Save
 from pipelines import audit, cluster, features, leaving, lineage
 from pipelines.console import bar, note, result
-from pipelines.events import Mailbox, Reader, Reporter
+from pipelines.events import Reader, Reporter, mailbox
 from pipelines.tracking import Tracker
 
 BUNDLE, CHECKPOINTS, HISTORY = "bundle", "checkpoints", "history.json"
@@ -156,13 +156,13 @@ def _publish(home: Path, step: int, save: Save | None) -> None:
 
 
 def _train(experiment: Experiment, job: Job, home: Path, tracker: Tracker, shared: int) -> list[Metrics]:
-    mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+    events = mailbox()
     _hurry()
-    trainer = _trainer(experiment, job, home, mailbox, shared)
+    trainer = _trainer(experiment, job, home, events, shared)
     with bar("training", experiment.train.epochs) as progress:
-        reader = Reader(mailbox, progress, tracker, home, experiment.train)
+        reader = Reader(events, progress, tracker, home, experiment.train)
         try:
-            with leaving.keeping(mailbox, progress.line):
+            with leaving.keeping(events, progress.line):
                 trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise JobError(f"training failed and gave up after {reader.restarts} restarts: {_cause(error)}") from None
@@ -178,12 +178,12 @@ def _hurry() -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 
 
-def _trainer(experiment: Experiment, job: Job, home: Path, mailbox: Any, shared: int) -> TorchTrainer:
+def _trainer(experiment: Experiment, job: Job, home: Path, events: Any, shared: int) -> TorchTrainer:
     spec, resources = experiment.cluster, cluster.of_a_worker(experiment.cluster)
     gpu = "GPU" in resources
     return TorchTrainer(
         worker,
-        train_loop_config=config_of(job) | {"mailbox": mailbox, "home": str(home / CHECKPOINTS), "shared": shared},
+        train_loop_config=config_of(job) | {"mailbox": events, "home": str(home / CHECKPOINTS), "shared": shared},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(num_workers=spec.workers, use_gpu=gpu, resources_per_worker=resources),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # its annotations are those of Train V1
@@ -191,7 +191,7 @@ def _trainer(experiment: Experiment, job: Job, home: Path, mailbox: Any, shared:
             storage_path=str(home),
             failure_config=ray.train.FailureConfig(max_failures=spec.max_failures),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
-            callbacks=[Reporter(mailbox)],  # type: ignore[list-item]
+            callbacks=[Reporter(events)],  # type: ignore[list-item]
         ),
     )
 

@@ -1,0 +1,104 @@
+"""A day in one file, and units that kill their process: what they cost in memory and in time, by `make soak`."""
+
+import json
+import logging
+import random
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pytest
+import soundfile
+from archives import sound, tiny_bundle, write
+from conftest import ROOT, environment, make_place
+from nodes import below
+
+from instrunet.archive import runs, sources
+from instrunet.archive.units import UnitSpec
+from instrunet.audio import io
+from instrunet.audio.isolated import Limits
+from instrunet.bundle import Bundle
+from pipelines.tag import Worker
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(3000)]
+DAY_S, RATE = 86_400, 22_050
+MOST = 700 << 20  # bytes of a worker with its decoder
+FILES, POISON, ROUNDS = 400, 4, 5
+LOG = logging.getLogger(__name__)  # --log-cli-level=INFO shows the figures
+
+
+def memory(pid: int) -> int:
+    """Bytes that are its own or shared with others, at most."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+@pytest.mark.ray
+def test_a_day_in_one_file(tmp_path: Path) -> None:
+    place = make_place(tmp_path / "instrunet")
+    tiny_bundle("multi").save(place / "bundle")
+    (place / "archive").mkdir()
+    minute = (0.2 * sound(60.0, 300.0, RATE) + 0.01 * np.random.default_rng(0).standard_normal(60 * RATE)).astype("f4")
+    with soundfile.SoundFile(place / "archive/day.flac", "w", RATE, 1, "PCM_16") as file:
+        for k in range(DAY_S // 60):
+            file.write(np.roll(minute, 997 * k))
+    with (place / "log").open("w") as log:
+        command = ["bash", "-c", "exec python jobs/tag.py bundle archive --out tags"]
+        job = subprocess.Popen(command, cwd=place, env=environment(), stdout=log, stderr=log)
+    most: dict[int, int] = {}
+    while job.poll() is None:
+        for pid in below(job.pid):
+            with suppress(OSError):
+                name = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if name.startswith(b"ray::") or b"instrunet.audio.child" in name:
+                    most[pid] = max(most.get(pid, 0), memory(pid))
+        time.sleep(0.5)
+    assert job.returncode == 0, (place / "log").read_text()
+    ledger = json.loads((place / "tags/ledger.json").read_text())
+    assert ledger["closed"] and ledger["audio_s"]["out"] == DAY_S and ledger["units"]["in"] == DAY_S // 300
+    assert len(most) >= 4 and max(most.values()) < MOST, sorted(most.values())
+    LOG.info("%d processes, the largest %d MiB; %s", len(most), max(most.values()) >> 20, (place / "log").read_text())
+
+
+def test_poison_costs_the_others_next_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of 30 s, one in a hundred of which aborts its decoder: seconds of the others beside those without it."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests/crashing"))
+    tiny_bundle("multi").save(tmp_path / "bundle")
+    bad = set(random.Random(0).sample(range(FILES), POISON))
+    for k in range(FILES):
+        wave = sound(30.0, 200 + k)
+        for kind in ("calm", "poison"):
+            if not (kind == "calm" and k in bad):
+                path = write(tmp_path / kind / f"{k:04d}.wav", wave)
+        if k in bad:
+            content = bytearray(path.read_bytes())
+            content[44:64] = b"abort at read".ljust(20, b"\0")
+            path.write_bytes(bytes(content))
+    took: dict[str, list[float]] = {"calm": [], "poison": []}
+    for turn in range(ROUNDS):
+        for kind, found in took.items():
+            found.append(_tagged(tmp_path, kind, f"{kind}-{turn}", len(bad) if kind == "poison" else 0))
+    share = median(a / b for a, b in zip(took["calm"], took["poison"], strict=True))
+    LOG.info("throughput of the others: %.3f", share)
+    assert share >= 0.95, took
+
+
+def _tagged(home: Path, kind: str, name: str, n_bad: int) -> float:
+    """Seconds of one actor's work."""
+    spec = Bundle.load(home / "bundle").spec
+    work = runs.begin(home / name, runs.Job(sources.archive(home / kind), spec, UnitSpec(), io.probe))[1]
+    assert work
+    worker = Worker(str(home / name), str(home / "bundle"), Limits())
+    with worker.decoder:
+        worker.decoder.probe(next((home / kind).iterdir()))  # its process starts
+        began = time.perf_counter()
+        counts = [worker.make(number) for number in range(work.n_parts)]
+        took = time.perf_counter() - began
+    assert sum(one.get("bad", 0) for one in counts) == n_bad, counts[0]
+    return took
