@@ -6,7 +6,6 @@ Shapes: W windows, K labels.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -80,27 +79,29 @@ class Bundle:
         return self.decided(self.read(sound, sample_rate))
 
     def each(self, sounds: Iterable[Given], sample_rate: int | None = None, together: int = 16) -> Iterator[Prediction]:
-        """Many sounds in their order, so many `together` through the network.
+        """Many sounds, up to so many `together` through the network; what cannot be decoded is told by its status."""
+        waiting: list[Seen | Prediction] = []
+        try:
+            for sound in sounds:
+                waiting.append(self._seen(sound, sample_rate))
+                n_windows = sum(len(one.windows.start_s) for one in waiting if isinstance(one, Seen))
+                if len(waiting) == together or n_windows >= 16 * together:  # of a long one are many
+                    yield from self._told(waiting)
+                    waiting = []
+        except Exception:
+            yield from self._told(waiting)  # what came before it is said
+            raise
+        yield from self._told(waiting)
 
-        A file that cannot be decoded is told by its status and ends nothing.
-        """
-        if together < 1:
-            raise ConfigError(f"expected 1 sound or more together, got together={together}")
-        given = iter(sounds)
-        while some := list(islice(given, together)):
-            failed: dict[int, Prediction] = {}
-            heard = iter(self.hear_together(self._readable(some, sample_rate, failed)))
-            yield from (failed[k] if k in failed else self.told(next(heard)) for k in range(len(some)))
+    def _seen(self, sound: Given, sample_rate: int | None) -> Seen | Prediction:
+        try:
+            return self.look(self.read(sound, sample_rate))
+        except io.DecodeError as error:
+            return Prediction(error.status, [], {}, [], [], 0.0, [], str(error))
 
-    def _readable(
-        self, sounds: Sequence[Given], sample_rate: int | None, failed: dict[int, Prediction]
-    ) -> Iterator[io.Sound]:
-        """One after the other, so that no two are held as samples; the others are `failed`."""
-        for k, sound in enumerate(sounds):
-            try:
-                yield self.read(sound, sample_rate)
-            except io.DecodeError as error:
-                failed[k] = Prediction(error.status, [], {}, [], [], 0.0, [], str(error))
+    def _told(self, waiting: Sequence[Seen | Prediction]) -> list[Prediction]:
+        heard = iter(self._judge_together([one for one in waiting if isinstance(one, Seen)]))
+        return [one if isinstance(one, Prediction) else self.told(next(heard)) for one in waiting]
 
     def pieces(self, path: Path | str, piece_s: float = 60.0) -> Iterator[Prediction]:
         """A long file piece by piece, never held whole; windows and `start_s` count from its beginning."""
@@ -139,7 +140,9 @@ class Bundle:
 
     def hear_together(self, sounds: Iterable[io.Sound]) -> list[Heard]:
         """As `hear` of each, their windows through the network in shared batches."""
-        seen = [self.look(sound) for sound in sounds]
+        return self._judge_together([self.look(sound) for sound in sounds])
+
+    def _judge_together(self, seen: Sequence[Seen]) -> list[Heard]:
         lengths = [tuple(values.shape[1:] for values in one.windows.features.values()) for one in seen]
         scores: dict[int, NDArray[np.float32]] = {}
         for length in set(lengths):  # sounds shorter than a window may have one of their own

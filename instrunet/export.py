@@ -25,7 +25,7 @@ from instrunet.models import Network
 OPSET = 18
 TOLERANCE = 1e-4
 FILE, DATA = "model.onnx", "model.onnx.data"
-LENGTHS = (0.2, 1.0, 1.05, 2.4, 5.3)  # windows, of the noise that every export is checked on
+LENGTHS = (0.2, 0.61, 0.83, 1.0, 1.05, 2.4, 5.3)  # windows, of the noise that every export is checked on
 
 
 class FeaturesToLogits(nn.Module):
@@ -77,8 +77,12 @@ def to_onnx(bundle: Bundle, folder: Path, clips: Sequence[Sound] = (), external:
             raise JobError(
                 f"the exported model differs from the bundle by {difference:.2g}, at most {TOLERANCE:g} is allowed"
             )
-        for made in sorted(Path(aside).iterdir(), reverse=True):  # what the graph points to before the graph
-            made.replace(folder / made.name)
+        if external:  # a graph is there with its own weights or not at all
+            (folder / FILE).unlink(missing_ok=True)
+            (Path(aside) / DATA).replace(folder / DATA)
+        (Path(aside) / FILE).replace(folder / FILE)
+        if not external:
+            (folder / DATA).unlink(missing_ok=True)
     return folder / FILE, difference
 
 

@@ -58,11 +58,19 @@ def _lead(specs: list[Experiment], folders: list[Path], at_once: int, verbose: b
                 progress.line(event["line"])
             for ended in done:
                 name = leading.pop(ended)
-                if failure := ray.get(ended):
+                if failure := _failure(ended):
                     failed.append(getattr(errors, failure["kind"])(f"{name}: {failure['error']}"))
                 progress.advance()
     if failed:
         raise failed[0]
+
+
+def _failure(ended: Any) -> dict[str, str] | None:
+    try:
+        failure: dict[str, str] | None = ray.get(ended)
+    except ray.exceptions.RayError as error:  # its process or its node is gone
+        return {"kind": "JobError", "error": str(error).strip().splitlines()[0]}
+    return failure
 
 
 @ray.remote(num_cpus=0, max_retries=0)

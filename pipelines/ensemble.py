@@ -90,7 +90,7 @@ def _members(paths: list[Path]) -> list[Member]:
     found: list[Member] = []
     for path in paths:
         if (path / SNAPSHOTS).is_dir():
-            found += [Member(one, Bundle.load(one)) for one in sorted((path / SNAPSHOTS).iterdir(), key=_cycle)]
+            found += [Member(one, Bundle.load(one)) for one in sorted((path / SNAPSHOTS).glob("cycle-*"), key=_cycle)]
             continue
         if not (path / STUDY).is_file():
             found.append(Member(path, Bundle.load(path)))
@@ -180,6 +180,8 @@ def _record(
 def _name(member: Member) -> str:
     """Its network, and the folder that tells it from others."""
     path = member.path.absolute()
+    if path.parent.name == SNAPSHOTS:
+        return f"{member.bundle.spec.model.name} {path.parent.parent.name} {path.name}"
     own = path.parent.name if path.name == BUNDLE else path.name
     return f"{member.bundle.spec.model.name} {path.parent.parent.name if own.startswith('step-') else own}"
 

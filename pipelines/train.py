@@ -202,6 +202,7 @@ def _keep(home: Path) -> list[Metrics]:
     assert last, "a run that ended has a checkpoint"
     state = parts.read_json(last / STATE_FILE)
     for made, name in ((last / BUNDLE_FOLDER, BUNDLE), (last / SNAPSHOTS, SNAPSHOTS)):
+        shutil.rmtree(home / name, ignore_errors=True)
         if made.is_dir():
             parts.publish_folder(home / name, partial(shutil.copytree, made, dirs_exist_ok=True))
     shutil.copy(last / MISSES_FILE, home / MISSES_FILE)

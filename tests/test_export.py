@@ -138,6 +138,9 @@ def test_weights_beside_the_graph(exported: tuple[Bundle, Path, float], tmp_path
         made_, difference = export.to_onnx(bundle, tmp_path, external=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == [export.FILE, export.DATA] and difference < 1e-4
     sizes = [p.stat().st_size for p in (made_, tmp_path / export.DATA, path)]
+    shutil.copytree(tmp_path, tmp_path / "again")
+    export.to_onnx(bundle, tmp_path / "again")
+    assert [p.name for p in (tmp_path / "again").iterdir()] == [export.FILE]  # with its weights inside
     assert sizes[0] < 0.5 * sizes[2] and abs(sizes[0] + sizes[1] - sizes[2]) < 0.1 * sizes[2]
     wave = tone(900, 1.3)[None]
     np.testing.assert_array_equal(answers(made_, wave)[0], answers(path, wave)[0])

@@ -15,7 +15,7 @@ from stores import Store, settings
 
 import instrunet
 from instrunet.bundle import Bundle
-from instrunet.errors import ConfigError
+from instrunet.errors import ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,24 @@ def test_many_sounds_and_none_ends_the_others(bundle: Bundle, tmp_path: Path) ->
     arrays = list(bundle.each((sound(1.0, hz) for hz in (300, 600)), sample_rate=RATE))
     for one, hz in zip(arrays, (300, 600), strict=True):  # in a batch the last digit may be another
         assert one.scores == pytest.approx(bundle(sound(1.0, hz), RATE).scores, abs=1e-6)
+
+
+def test_what_came_before_a_mistake_is_said(bundle: Bundle) -> None:
+    said = []
+    with pytest.raises(DataError, match="finite samples"):
+        for one in bundle.each([sound(1.0), sound(1.0, 600), np.full(RATE, np.nan, np.float32)], RATE):
+            said.append(one)
+    assert [one.status for one in said] == ["tagged", "tagged"]
+
+
+def test_long_sounds_are_not_held_together(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, judge = [], bundle._judge_together
+    monkeypatch.setattr(bundle, "_judge_together", lambda seen: (sizes.append(len(seen)), judge(seen))[1])
+    lengths = [1.0, 20.0, 20.0, 1.0, 1.0]
+    said = list(bundle.each([sound(seconds) for seconds in lengths], RATE, together=2))
+    assert [round(one.duration_s) for one in said] == [1, 20, 20, 1, 1] and sizes == [2, 2, 1]
+    sizes.clear()
+    assert len(list(bundle.each([sound(70.0)] * 3, RATE, together=4))) == 3 and sizes == [1, 1, 1, 0]
 
 
 def test_a_long_file_in_pieces_is_the_file(bundle: Bundle, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from archives import RATE, sound, tiny_bundle, write
 from conftest import ROOT, run
 
-from instrunet import export, parity, quantise, runtime
+from instrunet import export, parity, runtime
 from instrunet.audio.io import Sound
 from instrunet.bundle import SPEC_FILE, WEIGHTS_FILE, Bundle
 from instrunet.bundle_files import INT8_FILE
@@ -77,35 +77,6 @@ def test_a_signal_is_answered_when_networks_on_openvino_are_gone(tmp_path: Path)
     more = {"INSTRUNET_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT)}
     done = run(f"{sys.executable} -c '{GONE}' {ROOT / 'tests'}", tmp_path, **more)
     assert (done.returncode, done.stderr) == (3, "")
-
-
-@pytest.fixture(scope="module")
-def adaptive(bundle: Bundle) -> Bundle:
-    front = bundle.spec.front.model_copy(update={"length": "adaptive", "min_s": 0.2})
-    return Bundle(bundle.spec.model_copy(update={"front": front}), bundle.network)
-
-
-@pytest.mark.parametrize("where", ["onnxruntime", "openvino"])
-def test_windows_of_any_length_run_there(where: str, adaptive: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    lengths = (0.1, 0.3, 0.7, 2.5)
-    ours = [adaptive(sound(seconds), RATE) for seconds in lengths]
-    moved = adaptive.on(where)
-    monkeypatch.setattr(adaptive.network, "forward", None)  # torch would fail
-    for seconds, mine in zip(lengths, ours, strict=True):
-        np.testing.assert_allclose(moved(sound(seconds), RATE).window_scores, mine.window_scores, atol=1e-4)
-    together = moved.each([sound(seconds) for seconds in lengths], RATE, together=3)
-    assert [one.labels for one in together] == [one.labels for one in ours]
-
-
-@pytest.mark.parametrize("where", ["onnxruntime", "openvino"])
-def test_a_graph_of_whole_windows_leaves_others_to_torch(where: str, bundle: Bundle, adaptive: Bundle) -> None:
-    """As the eight bits of a bundle made before windows had lengths of their own."""
-    ranges = {name: values.numpy() for name, values in runtime.probe_batch(bundle, 8).items()}
-    old = Bundle(adaptive.spec, bundle.network, quantise.int8(runtime.graph(bundle), [ranges]))
-    moved = old.on(where, "int8")
-    ours, theirs = adaptive(sound(0.3), RATE), moved(sound(0.3), RATE)
-    np.testing.assert_allclose(theirs.window_scores, ours.window_scores, atol=1e-6)
-    assert moved(sound(2.5), RATE).status == "tagged"
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,9 @@ class _Run:
                     raise collapse.failure(self.spec, self.progress.recoveries) from None
                 self.progress.recoveries += 1
                 self.trainee.go_back()
+                dead = [at for at in self.snapshots if guard.one_answer(self.progress.metrics_of(at))]
+                for at in dead:
+                    del self.snapshots[at]
 
     def save(self, folder: Path) -> None:
         """A checkpoint: the best bundle so far plus the trainer's state."""

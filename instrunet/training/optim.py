@@ -96,6 +96,12 @@ class TrainSpec(Spec):
                 f"{self.cycles * self.val_every_epochs} and no val_every_steps, got {self.epochs} epochs and "
                 f"val_every_steps={self.val_every_steps}"
             )
+        warmup = WARMUP_SHARE["cosine"] if self.warmup_share is None else self.warmup_share
+        if warmup * self.cycles >= 1:
+            raise ValueError(
+                f"the warm-up is {warmup:g} of all steps, a cycle {1 / self.cycles:g}: the first would never fall; "
+                f"set warmup_share below that"
+            )
         return self
 
     @model_validator(mode="after")

@@ -28,6 +28,21 @@ def test_scores_are_the_bundles(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    ["multiscale se colour", "harmonics_resnet", "soundmind_time", "attentive rich", "attentive dilated", "backbone"],
+)
+def test_scores_of_windows_of_any_length_are_the_bundles(name: str, tmp_path: Path) -> None:
+    """Lengths between the least and the most, too, of which the exporter saw one."""
+    front = FRONT.model_copy(update={"length": "adaptive", "min_s": 0.9 * FRONT.window_s})
+    spec = draft(model=SPECS[name], front=front)
+    torch.manual_seed(0)
+    network = Network(spec.model, front, spec.statistics, len(LABELS))
+    network.load_state_dict(settled(SPECS[name]).state_dict())
+    path, difference = export.to_onnx(Bundle(spec, network), tmp_path)
+    assert path.is_file() and difference < 1e-5
+
+
+@pytest.mark.parametrize(
     "model", [pytest.param(SoundMindSpec(), marks=pytest.mark.soak), Dense40Spec()], ids=lambda model: model.name
 )
 def test_networks_of_numbers_run_elsewhere(model: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

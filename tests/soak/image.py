@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent.parent
-DEBIAN, MIRROR = "bookworm", "http://deb.debian.org/debian"
+DEBIAN = "bookworm"
 PACKAGES = "python3,python3-pip,python3-setuptools,python3-wheel,ca-certificates"
 FROM_HOST = ("etc/pip.conf", "etc/ssl/certs/ca-certificates.crt", "etc/resolv.conf")
 STAGE = "app"
@@ -43,7 +43,7 @@ def main() -> int:
 
 def base(root: Path) -> None:
     if not (root / "usr/bin/python3").exists():
-        subprocess.run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", DEBIAN, root, MIRROR], check=True)
+        subprocess.run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", DEBIAN, root], check=True)
     for name in ("python", "pip"):
         link = root / "usr/local/bin" / name
         link.unlink(missing_ok=True)

@@ -495,6 +495,7 @@ def test_each_cycle_ends_at_nothing_and_leaves_a_snapshot(tones: Path, tmp_path:
         ({"epochs": 5}, "expected epochs a multiple of 2 and no val_every_steps, got 5 epochs"),
         ({"epochs": 6, "val_every_epochs": 2}, "expected epochs a multiple of 4"),
         ({"val_every_steps": 3}, "val_every_steps=3"),
+        ({"warmup_share": 0.5}, "the warm-up is 0.5 of all steps, a cycle 0.5"),
     ],
 )
 def test_cycles_that_do_not_end_at_a_validation_are_refused(told: dict[str, Any], words: str) -> None:
