@@ -25,6 +25,7 @@ from instrunet.models import Network
 OPSET = 18
 TOLERANCE = 1e-4
 FILE, DATA = "model.onnx", "model.onnx.data"
+WIDE = 4  # times the longest window is told to the exporter: it fails where pools leave one length of all that may come
 LENGTHS = (0.2, 0.61, 0.83, 1.0, 1.05, 2.4, 5.3)  # windows, of the noise that every export is checked on
 
 
@@ -119,7 +120,7 @@ def network(bundle: Bundle) -> bytes:
     # Not the length of any window: what the exporter takes for a constant would show
     n_frames = (longest + shortest) // 2
     examples = tuple(torch.zeros(2, front.shapes()[name][0], n_frames) for name in names)
-    free = {2: torch.export.Dim("frames", min=shortest, max=longest)} if shortest < longest else {}
+    free = {2: torch.export.Dim("frames", min=shortest, max=WIDE * longest)} if shortest < longest else {}
     made: bytes = _exported(FeaturesToLogits(bundle.network), examples, names, "logits", free).SerializeToString()
     return made
 
@@ -128,7 +129,8 @@ def _export(bundle: Bundle, path: Path, external: bool) -> None:
     import onnx
 
     front = bundle.spec.front
-    free = {1: torch.export.Dim("samples", min=front.least, max=front.window)} if front.least < front.window else {}
+    adaptive = front.least < front.window
+    free = {1: torch.export.Dim("samples", min=front.least, max=WIDE * front.window)} if adaptive else {}
     example = torch.zeros(2, (front.least + front.window) // 2)
     model = _exported(WindowsToScores(bundle), (example,), ["windows"], "row_scores", free)
     graph.around(bundle, model)
