@@ -80,6 +80,7 @@ def to_onnx(bundle: Bundle, folder: Path, clips: Sequence[Sound] = (), external:
             )
         if external:  # a graph is there with its own weights or not at all
             (folder / FILE).unlink(missing_ok=True)
+            (Path(aside) / DATA).chmod((Path(aside) / FILE).stat().st_mode)  # onnx leaves it to its owner alone
             (Path(aside) / DATA).replace(folder / DATA)
         (Path(aside) / FILE).replace(folder / FILE)
         if not external:

@@ -137,6 +137,7 @@ def test_weights_beside_the_graph(exported: tuple[Bundle, Path, float], tmp_path
     for _ in range(2):  # a file that is there is replaced, not added to
         made_, difference = export.to_onnx(bundle, tmp_path, external=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == [export.FILE, export.DATA] and difference < 1e-4
+    assert (tmp_path / export.DATA).stat().st_mode == made_.stat().st_mode
     sizes = [p.stat().st_size for p in (made_, tmp_path / export.DATA, path)]
     shutil.copytree(tmp_path, tmp_path / "again")
     export.to_onnx(bundle, tmp_path / "again")
