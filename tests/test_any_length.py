@@ -1,8 +1,5 @@
 """Windows with lengths of their own, on every runtime: the graph takes any, and one of whole windows leaves them."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
 from archives import RATE, sound, tiny_bundle
@@ -11,12 +8,7 @@ from instrunet import quantise, runtime
 from instrunet.bundle import Bundle
 from instrunet.bundle_spec import Parity
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INSTRUNET_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield runtime.cache()
+pytestmark = pytest.mark.usefixtures("cached")
 
 
 @pytest.fixture(scope="module")

@@ -48,10 +48,14 @@ def test_many_sounds_and_none_ends_the_others(bundle: Bundle, tmp_path: Path) ->
     said = list(bundle.each([*files, tmp_path / "a.wav"]))
     assert [one.status for one in said] == ["tagged", "corrupt", "unreadable", "tagged"]
     alone = bundle(tmp_path / "a.wav")
+    one_by_one = list(bundle.each([*files, tmp_path / "a.wav"], together=1))
+    assert one_by_one[0] == one_by_one[3] == alone
     assert all(one.labels == alone.labels and one.window_start_s == alone.window_start_s for one in (said[0], said[3]))
     assert said[0].scores == pytest.approx(alone.scores, abs=1e-6)
     assert all(one.error and not one.labels and one.answer == one.status for one in said[1:3])
     arrays = list(bundle.each((sound(1.0, hz) for hz in (300, 600)), sample_rate=RATE))
+    exact = list(bundle.each((sound(1.0, hz) for hz in (300, 600)), sample_rate=RATE, together=1))
+    assert [one.scores for one in exact] == [bundle(sound(1.0, hz), RATE).scores for hz in (300, 600)]
     for one, hz in zip(arrays, (300, 600), strict=True):  # in a batch the last digit may be another
         assert one.scores == pytest.approx(bundle(sound(1.0, hz), RATE).scores, abs=1e-6)
 

@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +24,7 @@ EVERYWHERE = [("torch", "fp32"), ("torch", "bf16"), ("onnxruntime", "fp32"), ("o
 EIGHT = [("onnxruntime", "int8"), ("openvino", "int8")]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One export of the tiny network for all tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INSTRUNET_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield runtime.cache()
+pytestmark = pytest.mark.usefixtures("cached")
 
 
 @pytest.fixture(scope="module")
