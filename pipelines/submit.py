@@ -33,6 +33,10 @@ class MissingError(JobError):
     """No object of that name is there."""
 
 
+class RefusedError(JobError):
+    """No right to it, or no such kind: so it is, or so says a server that has not read its own rules yet."""
+
+
 class AwayError(JobError):
     """Nothing answers at the API server's address, or it says that it cannot now."""
 
@@ -213,7 +217,8 @@ def _refusal(error: Any, verb: str, about: Object, namespace: str) -> InstrunetE
         409: ("an object that nobody else is changing", "try again"),
     }
     expected, change = changes.get(error.status, (f"the API server to {verb} it", "try again, or ask who runs it"))
-    return (AwayError if error.status >= 500 else JobError)(f"expected {expected}, {came}; {change}")
+    kind_of = AwayError if error.status >= 500 else RefusedError if error.status in (401, 403, 404) else JobError
+    return kind_of(f"expected {expected}, {came}; {change}")
 
 
 def _said(error: Any) -> str:

@@ -8,10 +8,12 @@ cluster away after its TTL.
 """
 
 import copy
+import importlib.util
 import json
 import os
 import shlex
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,9 +26,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import crd
 import kinds
+import pytest
 import yaml
+from conftest import ROOT
 
 Object = dict[str, Any]
+Submit = Callable[..., int]
 TOKEN = "canary-5f2e9c"
 SERVED = {
     "/apis/ray.io/v1": {"rayjobs": "RayJob", "raycronjobs": "RayCronJob", "rayclusters": "RayCluster"},
@@ -392,3 +397,21 @@ class Operator:
                 if self.ends.is_set():
                     os.killpg(process.pid, 9)
             return process.wait()
+
+
+def sender(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Submit:
+    """`python jobs/submit.py ...` in this process, with changes of the cluster's file; its exit code."""
+    spec = importlib.util.spec_from_file_location("jobs_submit", ROOT / "jobs/submit.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    cluster = yaml.safe_load((ROOT / "configs/cluster/k8s.yaml").read_text(encoding="utf-8"))
+
+    def call(*words: str, **target: Any) -> int:
+        (folder / "k8s.yaml").write_text(yaml.safe_dump(cluster | {"ttl_s": 0, "backoff_limit": 0} | target))
+        monkeypatch.setattr(sys, "argv", ["jobs/submit.py", *words, "--cluster", str(folder / "k8s.yaml")])
+        done: int = module.main()
+        return done
+
+    return call

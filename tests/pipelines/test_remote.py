@@ -1,6 +1,5 @@
 """Submit, follow, logs, exit code, TTL, and schedules, over HTTP against the stand-in of tests/kube.py: no Ray."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -10,17 +9,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from conftest import ROOT, environment
 from kube import TOKEN as CANARY
-from kube import Kube, Operator, Refusal, kubeconfig, serving
+from kube import Kube, Operator, Refusal, Submit, kubeconfig, sender, serving
 
 from pipelines import follow, submit
 
-Submit = Callable[..., int]
 CONFIG = ROOT / "configs/smoke.yaml"
 PRINT = ("train", str(CONFIG), "--print-config")  # the cheapest thing that a job does
 
@@ -45,22 +42,7 @@ def operator(kube: Kube) -> Iterator[Operator]:
 
 @pytest.fixture
 def send(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Submit:
-    """`python jobs/submit.py ...` in this process; its exit code."""
-    spec = importlib.util.spec_from_file_location("jobs_submit", ROOT / "jobs/submit.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    cluster = yaml.safe_load((ROOT / "configs/cluster/k8s.yaml").read_text(encoding="utf-8"))
-    (tmp_path / "k8s.yaml").write_text(yaml.safe_dump(cluster | {"ttl_s": 0, "backoff_limit": 0}))
-
-    def call(*words: str, **target: Any) -> int:
-        (tmp_path / "k8s.yaml").write_text(yaml.safe_dump(cluster | {"ttl_s": 0, "backoff_limit": 0} | target))
-        monkeypatch.setattr(sys, "argv", ["jobs/submit.py", *words, "--cluster", str(tmp_path / "k8s.yaml")])
-        done: int = module.main()
-        return done
-
-    return call
+    return sender(monkeypatch, tmp_path)
 
 
 Capture = pytest.CaptureFixture[str]
@@ -186,6 +168,17 @@ def test_an_operator_that_is_not_there_is_told(
 def test_a_server_that_goes_and_comes_is_waited_for(kube: Kube, send: Submit, capsys: Capture) -> None:
     def go() -> None:
         kube.answers.extend([Refusal(503, "etcd is away"), Refusal(500, "leader lost")] * 3)
+        while kube.answers:
+            time.sleep(0.05)
+
+    walker = later(kube, go, lambda: over(kube))
+    assert send(*PRINT, "--wait") == 0
+    walker.join()
+
+
+def test_a_server_that_has_not_read_its_rules_yet_is_waited_for(kube: Kube, send: Submit, capsys: Capture) -> None:
+    def go() -> None:
+        kube.answers.extend([Refusal(503, "starting"), Refusal(403, "u cannot watch"), Refusal(404, None)] * 2)
         while kube.answers:
             time.sleep(0.05)
 
