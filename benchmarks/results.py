@@ -187,11 +187,9 @@ def _baselines(found: list[dict[str, Any]], folders: dict[str, Path]) -> Iterato
 
 def _support_vectors(task: str, clips: pd.DataFrame, folder: Path) -> dict[str, Any]:
     table = pd.read_csv(folder / "metadata.csv")
-    numbers = {str(folder / path): _mfcc(folder / path) for path in table["path"]}
+    numbers = {(folder / path).resolve().as_posix(): _mfcc(folder / path) for path in table["path"]}
     labels = sorted({names[0] for names in clips["labels"]})
-    x = np.array(
-        [numbers[next(p for p in (name, name.split(":", 1)[-1]) if p in numbers)] for name in clips["clip_id"]]
-    )
+    x = np.array([numbers[(folder / uri.removeprefix("file://")).resolve().as_posix()] for uri in clips["uri"]])
     y = np.array([labels.index(names[0]) for names in clips["labels"]])
     fold, guess = clips["fold"].to_numpy(), np.zeros(len(clips), np.int64)
     for k in np.unique(fold):
