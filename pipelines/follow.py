@@ -32,7 +32,7 @@ def _stay(cluster: Cluster, name: str, *, logs: bool) -> Object:
     while True:
         try:
             for rayjob in cluster.changes("RayJob", name):
-                tries, seen, over = 0, True, is_over(rayjob)
+                seen, over = True, is_over(rayjob)
                 told.state(rayjob)
                 if not over or told.troubled(rayjob):
                     told.warnings(_warnings(cluster, name))
@@ -40,6 +40,7 @@ def _stay(cluster: Cluster, name: str, *, logs: bool) -> Object:
                     log.pour(follow=not over)
                 if over:
                     return rayjob
+                tries = 0  # here, not above: a log that may not be read is refused each time round
         except (AwayError, RefusedError) as error:
             tries += 1
             if tries > (AWAY_TRIES if isinstance(error, AwayError) else REFUSED_TRIES if seen else 0):

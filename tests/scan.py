@@ -7,6 +7,7 @@ list that cannot be reached: a clean clone must not fail its tests for what was 
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -32,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--strict", action="store_true")
     parser.add_argument("--service", default=OSV)
     args = parser.parse_args(arguments)
-    leaked = secrets(tracked())
+    paths = tracked()
+    leaked = secrets(paths)
     for name in leaked:
         print(f"error: expected no key in the checkout, {name} holds one; take it out of the history, and revoke it")
     pins = PIN.findall((ROOT / "constraints.txt").read_text(encoding="utf-8"))
@@ -40,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
         found = list(vulnerabilities(pins, args.service))
     except (requests.RequestException, ValueError, KeyError) as error:
         found = [f"{len(pins)} packages not looked up: {args.service} gave {type(error).__name__}; needs the network"]
+    if not paths:
+        found.append(f"no keys looked for: {ROOT} is no git checkout, so there is no list of its files")
     for line in found:
         print(f"{'error' if args.strict else 'warning'}: {line}")
     return 1 if leaked or (args.strict and found) else 0
@@ -52,7 +56,7 @@ def tracked() -> list[Path]:
 
 
 def secrets(paths: list[Path]) -> list[str]:
-    return [path.name for path in paths if KEYS.search(path.read_bytes())]
+    return [os.path.relpath(path, ROOT) for path in paths if KEYS.search(path.read_bytes())]
 
 
 def vulnerabilities(pins: list[tuple[str, str]], service: str) -> Iterator[str]:

@@ -49,7 +49,7 @@ def real(server: Real, monkeypatch: pytest.MonkeyPatch) -> Iterator[Real]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig("submitter")))
     yield server
-    for resource in ("rayjobs", "rayclusters", "raycronjobs"):
+    for resource in ("rayjobs", "rayclusters", "raycronjobs", "cronjobs"):
         for name in server.names(resource):
             server.remove(resource, name)
 
@@ -278,7 +278,6 @@ def test_a_night_of_the_schedulers_account(
     until(lambda: bool(real.names("rayjobs")))
     (name,) = real.names("rayjobs")
     real.set_status(name, jobDeploymentStatus="Running", jobStatus="RUNNING")
-    first.join(0)
 
     def end() -> None:
         time.sleep(3)

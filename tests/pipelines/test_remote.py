@@ -187,6 +187,15 @@ def test_a_server_that_has_not_read_its_rules_yet_is_waited_for(kube: Kube, send
     walker.join()
 
 
+def test_without_the_right_to_read_the_log_it_ends_and_says_so(
+    kube: Kube, send: Submit, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "REFUSED_TRIES", 2)
+    kube.forbidden.add(("list", "pods"))
+    assert send(*PRINT, "--follow") == 1
+    assert "expected the right to list pods in instrunet" in capsys.readouterr().err
+
+
 def test_a_server_that_stays_away_is_told(
     kube: Kube, send: Submit, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
