@@ -19,6 +19,7 @@ def main() -> int:
     parser.add_argument("--max-mb", type=float, default=50.0, help="of a file (50)")
     parser.add_argument("--max-seconds", type=float, default=600.0, help="of sound (600)")
     parser.add_argument("--at-once", type=int, default=16, help="sounds that are heard at a time; more are sent away")
+    parser.add_argument("--refresh", type=float, default=30.0, help="s (30) between looks where an alias leads")
     parser.add_argument("--runtime", default="torch", help="torch, onnxruntime, openvino, or auto: the fastest here")
     return cli.run_pipeline("serve", cli.arguments(parser))
 

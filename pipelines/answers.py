@@ -36,7 +36,7 @@ PAGE = Path(__file__).parent / "serve.html"
 DECODER = isolated.Limits(wait_s=10.0, tries=1)
 UPLOAD_S = 60.0  # a body that takes longer keeps a place from others
 
-Hear = Callable[[str, Sound], Awaitable[Prediction]]  # by the model of that name
+Hear = Callable[[Bundle, Sound], Awaitable[Prediction]]
 
 
 class RefusedError(Exception):
@@ -46,7 +46,10 @@ class RefusedError(Exception):
 
 
 class Desk:
-    """Takes a body, decodes it in a process of its own, and has it heard; so many at once, and no more."""
+    """Takes a body, decodes it in a process of its own, and has it heard; so many at once, and no more.
+
+    What a name of `bundles` leads to may change from one sound to the next.
+    """
 
     def __init__(self, bundles: Mapping[str, Bundle], limits: Limits, uploads: Path, hear: Hear) -> None:
         self.bundles, self.limits, self.uploads, self.hear = bundles, limits, uploads, hear
@@ -75,11 +78,11 @@ class Desk:
         with NamedTemporaryFile(dir=self.uploads) as file:
             await self._receive(request, file)
             sound = await run(self._threads, self._decoded, Path(file.name), bundle.spec.front.sample_rate)
-        said = await self.hear(name, sound)
+        said = await self.hear(bundle, sound)
         drawn = await run(self._threads, seen.seen, bundle, sound.wave) if picture else None
-        more = {"model": name, "answer": said.answer, "window_s": bundle.spec.front.window_s}
-        leaky = bundle.spec.trained.leaky
-        return Answer(**said.to_dict(), **more, leaky=leaky, spectrogram=asdict(drawn) if drawn else None)
+        more = {"model": name, "fingerprint": bundle.fingerprint, "window_s": bundle.spec.front.window_s}
+        more |= {"answer": said.answer, "leaky": bundle.spec.trained.leaky}
+        return Answer(**said.to_dict(), **more, spectrogram=asdict(drawn) if drawn else None)
 
     async def _receive(self, request: Request, file: Any) -> None:
         most, n = round(self.limits.mb * 1e6), 0
@@ -125,7 +128,6 @@ def api(desk: Desk, host: str) -> FastAPI:
     said = "What a trained bundle says of a sound."
     app = FastAPI(title="instrunet", version=instrunet.__version__, description=said, docs_url=None, redoc_url=None)
     page, policy = _page()
-    models = Models(models=[_told(name, bundle) for name, bundle in desk.bundles.items()], limits=desk.limits)
 
     @app.middleware("http")
     async def guard(request: Request, handle: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -159,7 +161,7 @@ def api(desk: Desk, host: str) -> FastAPI:
 
     @app.get("/api/models", summary="The models that answer, the first if none is asked for, and the limits")
     async def list_models() -> Models:
-        return models
+        return Models(models=[_told(name, bundle) for name, bundle in desk.bundles.items()], limits=desk.limits)
 
     refusals = {code: {"model": Refusal, "description": text} for code, text in REFUSALS.items()}
     binary = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}

@@ -42,6 +42,7 @@ class Answer(BaseModel):
     """As `jobs/predict.py --json` says it, and which model said it."""
 
     model: str
+    fingerprint: str = Field(description="of the model; it changes where an alias was moved")
     status: Literal["tagged", "damaged", "silent", "too_short"]
     answer: str = Field(description="the decision in words")
     labels: list[str]

@@ -9,6 +9,7 @@ import pytest
 from archives import tiny_bundle
 
 from instrunet.audio.io import Sound
+from instrunet.bundle import Bundle
 from instrunet.prediction import Prediction
 from pipelines import answers
 from pipelines.said import Limits
@@ -39,8 +40,8 @@ def asked(desk: answers.Desk, wait_s: float) -> tuple[int, dict[str, Any]]:
 
 
 def test_a_sound_that_drips_is_let_go_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def hear(name: str, sound: Sound) -> Prediction:
-        raise AssertionError(f"{name} heard {len(sound.wave)} samples of a sound that never came whole")
+    async def hear(bundle: Bundle, sound: Sound) -> Prediction:
+        raise AssertionError(f"{bundle} heard {len(sound.wave)} samples of a sound that never came whole")
 
     monkeypatch.setattr(answers, "UPLOAD_S", 0.3)
     desk = answers.Desk({"one": tiny_bundle()}, Limits(mb=1, seconds=1, at_once=1), tmp_path, hear)

@@ -22,7 +22,8 @@ from test_evaluate import corpus, featurize, place
 from instrunet.bundle import Bundle
 from instrunet.errors import BundleError, ConfigError, JobError
 from instrunet.experiment import TrackingSpec
-from pipelines import flavour, predict, promote, registry, serve, sides
+from pipelines import flavour, predict, promote, registry, sides
+from pipelines.shelf import Shelf
 from pipelines.tracking import Tracker
 
 __all__ = ["corpus", "place"]
@@ -62,11 +63,11 @@ def test_a_bundle_is_fetched_by_its_name(client: MlflowClient, mlflow: Path, tmp
 
 def test_a_server_offers_every_version_that_has_an_alias(client: MlflowClient, mlflow: Path, tmp_path: Path) -> None:
     client.set_registered_model_alias("tiny", "champion", "1")
-    found = dict(serve._models(["models:/tiny", str(mlflow / "0/bundle")], tmp_path, "torch"))
+    found = Shelf(["models:/tiny", str(mlflow / "0/bundle")], tmp_path, "torch").places
     assert list(found) == ["tiny@challenger", "tiny@champion", "0"]
     assert Bundle.load(Path(found["tiny@champion"])).fingerprint == Bundle.load(mlflow / "0/bundle").fingerprint
     with pytest.raises(ConfigError, match="expected a registered model nothing at"):
-        list(serve._models(["models:/nothing"], tmp_path, "torch"))
+        Shelf(["models:/nothing"], tmp_path, "torch")
 
 
 @pytest.mark.parametrize("name", ["models:/tiny@nobody", "models:/nothing/1", "runs:/0123456789abcdef/bundle"])

@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 
 from instrunet.audio.io import Sound
 from instrunet.bundle import Bundle
+from instrunet.data.parts import write_json
 from instrunet.drift import Profile
 from instrunet.errors import InstrunetError
 from pipelines import serve
@@ -122,7 +123,7 @@ def test_it_answers_as_the_bundle_does(server: Server) -> None:
         for model, bundle in server.bundles.items():
             said = bundle(server.sounds / name)
             code, _, told = server.ask((server.sounds / name).read_bytes(), model=model)
-            assert code == 200 and told["model"] == model
+            assert code == 200 and (told["model"], told["fingerprint"]) == (model, bundle.fingerprint)
             for key in ("status", "labels", "window_start_s", "duration_s", "flags", "error", "drift", "answer"):
                 assert told[key] == getattr(said, key), key
             assert told["scores"] == pytest.approx(said.scores, abs=1e-5)
@@ -208,16 +209,18 @@ def test_who_may_ask(server: Server) -> None:
 def test_sounds_that_come_together_share_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Ray Serve calls with what came meanwhile, without it."""
     places = {kind: str(tiny_bundle(kind).save(tmp_path / kind)) for kind in ("single", "multi")}
-    own = serve.Server(places, Limits(mb=1, seconds=1, at_once=9), str(tmp_path), "localhost", "torch")
+    models, limits = str(write_json(tmp_path / "models.json", places)), Limits(mb=1, seconds=1, at_once=9)
+    own = serve.Server(models, limits, str(tmp_path), "localhost", "torch")
     sizes: list[int] = []
     for bundle in own.bundles.values():
         hear = bundle.hear_together
         monkeypatch.setattr(bundle, "hear_together", lambda some, hear=hear: (sizes.append(len(some)), hear(some))[1])
-    asked = [(("single", "multi")[k % 2], Sound(sound(1 + k / 9, 200 + 40 * k))) for k in range(9)]
+    bundles = [*own.bundles.values()]
+    asked = [(bundles[k % 2], Sound(sound(1 + k / 9, 200 + 40 * k))) for k in range(9)]
     said = own.told(asked)
     assert sorted(sizes) == [4, 5]
-    for (kind, wave), one in zip(asked, said, strict=True):
-        assert one.labels == own.bundles[kind].decided(wave).labels
+    for (bundle, wave), one in zip(asked, said, strict=True):
+        assert one.labels == bundle.decided(wave).labels
 
 
 def description(server: Server) -> Any:
@@ -365,6 +368,7 @@ async def visit(page: Page, server: Server, folder: Path) -> dict[str, Any]:
     [
         (["nowhere"], {}, "expected a bundle"),
         (["single"], {"max_mb": 0.0}, "--max-mb is a limit above 0, got 0"),
+        (["single"], {"refresh": 0.0}, "--refresh is a time above 0, got 0"),
         (["single", "other/single"], {}, "two models are called single"),
         (["single"], {"runtime": "fast"}, "expected a runtime of torch"),
         (["single"], {"host": "nowhere.invalid"}, "cannot listen at nowhere.invalid:0: "),
@@ -377,7 +381,8 @@ def test_mistakes_are_told_before_anything_starts(
     monkeypatch.chdir(tmp_path)
     for name in ("single", "other/single"):
         tiny_bundle().save(tmp_path / name)
-    usual = {"host": "127.0.0.1", "port": 0, "max_mb": 1.0, "max_seconds": 1.0, "at_once": 1, "runtime": "torch"}
+    limits = {"max_mb": 1.0, "max_seconds": 1.0, "at_once": 1, "refresh": 1.0}
+    usual = {"host": "127.0.0.1", "port": 0, "runtime": "torch"} | limits
     with pytest.raises(InstrunetError, match=re.escape(told)) as error:
         serve.run(Namespace(bundles=bundles, verbose=False, **(usual | more)))
     assert error.value.exit_code == 2 and "\n" not in str(error.value)
