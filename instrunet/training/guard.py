@@ -21,8 +21,9 @@ ONE_ANSWER = 1.25
 TRUE_ANSWERS = 1.65
 STILL_LOSS, RISING_LOSS = 0.995, 1.05  # of the least training loss before; a slow start fell by 0.6 %
 STILL_GRADIENT = 0.001  # of the largest gradient before; the first steps of a healthy run may be 100 times the later
-# Of the most that answers can differ from sound to sound. Slow starts that went well began with 0.0097.
-LITTLE_SPREAD, NO_SPREAD = 0.05, 0.001
+# Of the most that answers can differ from sound to sound. Slow starts that went well had 0.0003 to 0.003 after an
+# epoch, which grew to 3.3 times as much and more within the next; in networks that died it fell by a quarter or more.
+LITTLE_SPREAD, NO_SPREAD, WAKING = 0.05, 0.001, 1.5
 # Steps after which batch norm's running means, a tenth of each batch, hang on the data and no more on their start: a
 # network that learnt from 16 clips, one step an epoch, answered alike in its first eight validations.
 SETTLED = 24
@@ -88,7 +89,8 @@ def _signs(history: list[dict[str, float]]) -> list[str]:
     """Why nothing is learnt any more."""
     *before, last = history
     loss, gradient = min(m["train_loss"] for m in before), max(m["gradient_norm"] for m in before)
-    stands = last["train_loss"] > STILL_LOSS * loss and last["spread"] < LITTLE_SPREAD
+    wakes = last["spread"] > WAKING * before[-1]["spread"]
+    stands = last["train_loss"] > STILL_LOSS * loss and last["spread"] < LITTLE_SPREAD and not wakes
     signs = []
     if stands or last["train_loss"] > RISING_LOSS * loss:
         signs.append(f"the training loss is {last['train_loss']:.4g} (least before: {loss:.4g})")

@@ -156,6 +156,23 @@ def test_what_is_a_collapse(answers: Heard, epochs: list[tuple[float, float]], c
     assert (told(answers, *epochs) is not None) is collapsed
 
 
+# (spread, training loss) as they were: soundmind_time on two folds of the emotion pack, which went on to learn
+SLOW = [[(0.0014, 2.208), (0.0048, 2.219), (0.014, 2.267)], [(0.00035, 2.259), (0.0017, 2.268)]]
+DYING = [[(0.0057, 0.1207), (0.00035, 0.1214)], [(0.0037, 0.124), (0.0028, 0.1241)]]  # focal loss, at two rates
+
+
+@pytest.mark.parametrize(("epochs", "collapsed"), [(one, False) for one in SLOW] + [(one, True) for one in DYING])
+def test_a_slow_start_is_one_whose_answers_spread(epochs: list[tuple[float, float]], collapsed: bool) -> None:
+    answers = heard([2] * 30, TRUTH)
+    rest = {"gradient_norm": 8.0, "answers": 1.0}
+    history = [rest | {"epoch": float(k), "spread": s, "train_loss": loss} for k, (s, loss) in enumerate(epochs)]
+    if not collapsed:
+        guard.check(history, answers)
+        return
+    with pytest.raises(CollapseError, match="hardly hang on the sound"):
+        guard.check(history, answers)
+
+
 def test_what_is_said_names_the_figures() -> None:
     assert told(ALMOST, (1.1, 1.0), (1.2, 1e-4)) == (
         "training collapsed: after epoch 1, as after the validation before, 97% of the validation clips are answered "
