@@ -2,7 +2,7 @@
 
 FOLDER/mapped/<split>/<feature>.npy   [N, F, L] in half precision, rows in the order of clips, as `shards.load` has them
 FOLDER/mapped/<split>/frames.npy      [N], how many of the L frames are a row's own
-FOLDER/mapped/<split>/rows.parquet    clip_id, uri, labels of each row
+FOLDER/mapped/<split>/rows.parquet    clip_id, uri, labels, group of each row
 
 A training that draws its rows at random from the whole split needs no more memory than a batch.
 """
@@ -23,7 +23,7 @@ from instrunet.features import FRAME_FEATURES, shards
 from instrunet.features.featurizer import FrontEnd
 
 FOLDER, ROWS, FRAMES = "mapped", "rows.parquet", "frames.npy"
-NEEDED = ["clip_id", "uri", "labels"]  # of a row, by training
+NEEDED = ["clip_id", "uri", "labels", "group"]  # of a row, by training
 
 
 def load(folder: Path, front: FrontEnd, split: str) -> shards.Features:

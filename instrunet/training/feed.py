@@ -5,6 +5,7 @@ Shapes: N windows, B rows of one worker's batch, K labels.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,12 @@ class Feed:
         self.clip_ids, self.uris = features.clips["clip_id"], features.clips["uri"]
         self.n = len(features)
         self.frames = features.frames
+        self._clips = features.clips
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """[N], a number for each recording, speaker or player."""
+        return np.unique(np.array(self._clips["group"], str), return_inverse=True)[1]
 
     def n_batches(self, batch_size: int) -> int:
         return -(-self.n // batch_size)
@@ -59,7 +66,7 @@ class Feed:
         """
         rank, world = share
         rng = np.random.default_rng([spec.seed, epoch, 1])
-        order = balanced(self.targets, rng) if spec.sampling == "balanced" else rng.permutation(self.n)
+        order = self._order(spec, rng)
         order = np.resize(order, (self.n_batches(spec.batch_size), spec.batch_size))
         if self.frames is not None:
             order = by_length(order, self.frames, rng)
@@ -84,6 +91,11 @@ class Feed:
         for place in alike(len(mine), None if self.frames is None else self.frames[mine], batch_size):
             index = mine[place]
             yield index, self._take(index, {}, 0, self._longest(index))
+
+    def _order(self, spec: TrainSpec, rng: np.random.Generator) -> NDArray[np.int64]:
+        if spec.sampling == "shuffled":
+            return rng.permutation(self.n)
+        return balanced(self.targets, rng, self.groups if spec.sampling == "groups" else None)
 
     def _longest(self, index: NDArray[np.int64]) -> int | None:
         """Frames of the longest of these windows; None where all have all."""
@@ -129,17 +141,28 @@ def targets_of(rows: list[list[str]], labels: tuple[str, ...]) -> Tensor:
     return targets
 
 
-def balanced(targets: Tensor, rng: np.random.Generator) -> NDArray[np.int64]:
+def balanced(targets: Tensor, rng: np.random.Generator, groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
     """As many rows as there are, of each class as many; a row of several labels stands for its rarest one.
 
-    A class that has fewer rows repeats them all before any comes again, one that has more leaves some out.
+    A class that has fewer rows repeats them all before any comes again, one that has more leaves some out. With
+    `groups` so do those of a class: a network then learns less of the one recording that most of its clips are from.
     """
     counts = targets.sum(0)
     rarest = torch.where(targets > 0, counts, torch.inf).argmin(1)
     of_row = torch.where(targets.any(1), rarest, -1).numpy()  # rows without any label are a class too
-    slots = rng.permutation(np.resize(rng.permutation(np.unique(of_row)), len(of_row)))
-    order = np.empty(len(of_row), np.int64)
-    for name in np.unique(slots):
-        mine = slots == name
-        order[mine] = np.resize(rng.permutation(np.flatnonzero(of_row == name)), mine.sum())
+    return _alike(np.arange(len(of_row)), len(of_row), (of_row,) if groups is None else (of_row, groups), rng)
+
+
+def _alike(
+    rows: NDArray[np.int64], n: int, keys: tuple[NDArray[np.int64], ...], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """`n` of these rows, every value of the first key as often as any other, and so on within it."""
+    if not keys:
+        return np.resize(rng.permutation(rows), n)
+    own = keys[0][rows]
+    slots = rng.permutation(np.resize(rng.permutation(np.unique(own)), n))
+    order = np.empty(n, np.int64)
+    for value in np.unique(slots):
+        mine = slots == value
+        order[mine] = _alike(rows[own == value], int(mine.sum()), keys[1:], rng)
     return order

@@ -28,7 +28,8 @@ class TrainSpec(Spec):
     batch_size: int = Field(32, gt=0)  # rows of a step, of all workers together: a result does not hang on their number
     accumulate: int = Field(1, gt=0)  # parts in which each worker takes its rows of a step, so that more fit in memory
     seed: int = Field(0, ge=0, lt=2**32)  # so that seed, epoch and rank together still fit torch's 64 bits
-    sampling: Literal["shuffled", "balanced"] = "shuffled"  # balanced: each class as often as any other in an epoch
+    # balanced: each class as often as any other in an epoch; groups: and of a class each recording, speaker or player
+    sampling: Literal["shuffled", "balanced", "groups"] = "shuffled"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False  # torch.compile: a minute before the first step
 

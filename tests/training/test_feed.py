@@ -115,14 +115,15 @@ def test_an_unknown_label_is_refused() -> None:
         targets_of([["a"], ["flute"]], LABELS)
 
 
-def uneven(seed: int, epoch: int, share: tuple[int, int] = (0, 1)) -> list[list[int]]:
-    """Rows of the batches of an epoch of 40, 6 and 2 rows of classes 0, 1 and 2."""
+def uneven(seed: int, epoch: int, share: tuple[int, int] = (0, 1), sampling: str = "balanced") -> list[list[int]]:
+    """Rows of the batches of an epoch of 40, 6 and 2 rows of classes 0, 1 and 2; the first 36 are of one group."""
     y = [0] * 40 + [1] * 6 + [2] * 2
     values = np.broadcast_to(np.arange(48, dtype=np.float16)[:, None, None], (48, 2, 3)).copy()
     names = [str(k) for k in range(48)]
-    clips = {"clip_id": names, "uri": names, "labels": [[LABELS[k]] for k in y]}
+    group = ["long" if k < 36 else "short" if k < 40 else names[k] for k in range(48)]
+    clips = {"clip_id": names, "uri": names, "labels": [[LABELS[k]] for k in y], "group": group}
     one = Feed(Features({"logmel": values}, clips), LABELS, "train")
-    return [rows(batch) for batch in one.epoch(plan(seed=seed, sampling="balanced"), epoch, share)]
+    return [rows(batch) for batch in one.epoch(plan(seed=seed, sampling=sampling), epoch, share)]
 
 
 def test_balanced_sampling_takes_each_class_alike() -> None:
@@ -134,10 +135,19 @@ def test_balanced_sampling_takes_each_class_alike() -> None:
         assert min(times) >= least and max(times) - min(times) <= 1
 
 
-def test_balanced_sampling_depends_on_seed_and_epoch_alone() -> None:
-    whole = uneven(3, 1)
-    assert whole == uneven(3, 1) and whole != uneven(3, 2) and whole != uneven(4, 1)
-    three = [uneven(3, 1, (rank, 3)) for rank in range(3)]
+def test_sampling_by_groups_takes_each_recording_of_a_class_alike() -> None:
+    taken = [row for batch in uneven(0, 0, sampling="groups") for row in batch]
+    assert np.bincount(np.digitize(taken, [36, 40, 46])).tolist() == [8, 8, 16, 16]
+    assert sorted(taken.count(row) for row in range(36, 40)) == [2, 2, 2, 2]
+    assert max(taken.count(row) for row in range(36)) == 1
+
+
+@pytest.mark.parametrize("sampling", ["balanced", "groups"])
+def test_balanced_sampling_depends_on_seed_and_epoch_alone(sampling: str) -> None:
+    whole = uneven(3, 1, sampling=sampling)
+    assert whole == uneven(3, 1, sampling=sampling)
+    assert whole not in (uneven(3, 2, sampling=sampling), uneven(4, 1, sampling=sampling))
+    three = [uneven(3, 1, (rank, 3), sampling) for rank in range(3)]
     for step, batch in enumerate(whole):
         assert sorted(batch) == sorted(row for mine in three for row in mine[step])
 
