@@ -83,6 +83,18 @@ def test_three_groups_are_enough_to_be_in_all_parts(n_groups: int) -> None:
     assert all(parts == {"train", "val", "test"} for parts in parts_of(frame).values())
 
 
+@pytest.mark.parametrize("folds", [None, 3])
+def test_validation_need_not_take_a_group_of_every_class(folds: int | None) -> None:
+    few = single(n_groups=4)
+    spec = SPEC.model_copy(update={"val": 0.01, "folds": folds})
+    each, _ = assign(few, spec)
+    some, notes = assign(few, spec.model_copy(update={"val_each": False}))
+    check_groups_are_whole(some)
+    in_val = [frame[frame["split"] == "val"]["group"].nunique() for frame in (each, some)]
+    assert in_val == [4, 1] and notes == []
+    assert all({"train", "test"} <= parts for parts in parts_of(some).values())
+
+
 def test_classes_that_share_groups_are_all_served() -> None:
     # Taken by name, `a` and `b` leave two of the groups of `c` in training; only another order has a way out
     pairs = {"a": "pqr", "b": "stu", "c": "psv"}
