@@ -20,6 +20,7 @@ from instrunet.audio.io import Sound
 from instrunet.bundle import Bundle
 from instrunet.config import canonical_json
 from instrunet.errors import ConfigError, InstrunetError, JobError
+from instrunet.features.traced import TRACED
 from instrunet.models import Network
 
 OPSET = 18
@@ -46,7 +47,9 @@ class WindowsToScores(nn.Module):
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
-        self.features, self.network = bundle.featurizer.parts, bundle.network
+        specs = bundle.spec.front.features
+        self.features = nn.ModuleDict({spec.name: TRACED[spec.name](spec) for spec in specs})
+        self.network = bundle.network
         self.temperature, self.softmax = bundle.spec.temperature, bundle.spec.kind == "single"
 
     def forward(self, windows: Tensor) -> Tensor:

@@ -64,12 +64,12 @@ class LogMel(nn.Module):
             norm="slaney",
             mel_scale="slaney",
             pad_mode="constant",  # reflection fails on clips shorter than half a window
-            window_fn=_hann,
+            window_fn=hann,
         )
         bands = slaney_bands(spec)
         self.mel.mel_scale.fb.copy_(torch.from_numpy(bands.T))
         self._bands = scipy.sparse.csr_matrix(bands, dtype=np.float32)  # [F, K], 1.5 % of it is not zero
-        self._window = _hann(spec.n_fft)
+        self._window = hann(spec.n_fft)
 
     def forward(self, wave: Tensor) -> Tensor:
         return torch.log(self.mel(wave) + self.spec.floor)
@@ -125,6 +125,6 @@ def _hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(mel < 15, mel / 0.015, 1000 * 6.4 ** ((mel - 15) / 27))
 
 
-def _hann(n: int) -> Tensor:
+def hann(n: int) -> Tensor:
     """Rounded once: torch's own in single precision is off by 2e-7, and doubles the error of a quiet band."""
     return torch.hann_window(n, dtype=torch.float64).float()

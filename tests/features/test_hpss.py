@@ -103,10 +103,3 @@ def test_settings_that_cannot_be_are_refused(fields: dict[str, int], message: st
     with pytest.raises(ConfigError) as error:
         HpssSpec.parse(fields, "x.yaml")
     assert str(error.value) == f"x.yaml: {message}"
-
-
-def test_it_has_no_form_in_onnx() -> None:
-    with pytest.raises(
-        ConfigError, match="hpss is computed by numpy and has no form in ONNX; export a model on logmel"
-    ):
-        torch.export.export(Hpss(HpssSpec()), (torch.zeros(2, RATE),))

@@ -1,0 +1,115 @@
+"""Features in torch alone against their numpy, and bundles on them as ONNX, waveform to scores."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from conftest import SHARED
+from making import LABELS, tone
+from numpy.typing import NDArray
+
+from instrunet import export
+from instrunet.audio.io import Sound
+from instrunet.bundle import Bundle
+from instrunet.bundle_spec import BundleSpec
+from instrunet.features import FEATURES, Feature, FeatureSpec
+from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics, sums_of
+from instrunet.features.hpss import Hpss, HpssSpec
+from instrunet.features.traced import TRACED
+from instrunet.models import ModelSpec, Network
+from instrunet.models.picture import PictureSpec
+from instrunet.models.seed_cnn import Iteration11Spec
+
+RATE = 22_050
+CLIPS = SHARED / "data"
+NOISE = np.random.default_rng(0).standard_normal(2 * RATE).astype(np.float32) * 0.1
+SOUNDS = {
+    "noise": NOISE,
+    "tone": tone(440.0, 1.0, rate=RATE),
+    "silence": np.zeros(RATE, np.float32),
+    "click": np.eye(1, RATE, 7000, dtype=np.float32)[0],
+    "silent ends": np.concatenate([np.zeros(9000, np.float32), NOISE[:9000], np.zeros(12_000, np.float32)]),
+    "short": tone(440.0, 500 / RATE, rate=RATE),
+    "one sample": NOISE[:1],
+}
+HPSS = {
+    "default": HpssSpec(),
+    "margin": HpssSpec(margin=2.5, harmonic_frames=17, percussive_bins=11, power=1.0),
+    "longer than the clip": HpssSpec(harmonic_frames=201, hop_length=400),
+    "another rate": HpssSpec(sample_rate=16_000, n_fft=1024, hop_length=160, n_mels=40, fmax_hz=8000.0),
+}
+# What a bundle hears, and its network
+FRONTS: dict[str, tuple[FeatureSpec, ModelSpec]] = {
+    "hpss": (HpssSpec(n_fft=1024, n_mels=16), Iteration11Spec(picture=PictureSpec(size=None))),
+}
+
+
+def both(part: Feature, wave: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """In torch, between two other sounds, and by numpy."""
+    beside = np.stack([wave[::-1].copy(), wave, np.full_like(wave, 0.5)])
+    return TRACED[part.spec.name](part.spec)(torch.from_numpy(beside))[1].numpy(), part.fast(wave)
+
+
+@pytest.mark.parametrize("setting", HPSS)
+@pytest.mark.parametrize("sound", SOUNDS)
+def test_hpss(sound: str, setting: str) -> None:
+    # Worst: 4e-5, of a logarithm near the floor
+    got, want = both(Hpss(HPSS[setting]), SOUNDS[sound])
+    assert got.shape == want.shape
+    assert np.abs(got - want).max() < 1e-4
+
+
+def test_each_feature_that_is_numpy_has_a_form_in_torch() -> None:
+    assert {name for name in FEATURES if TRACED[name] is not FEATURES[name]} == set(FRONTS)
+
+
+def made(name: str) -> Bundle:
+    """Adaptive windows of half a second to one; the statistics of tones and noise, scores that are not all alike."""
+    feature, model = FRONTS[name]
+    front = FrontEnd(features=(feature,), window_s=1.0, hop_s=0.6, length="adaptive", min_s=0.5)
+    heard = Featurizer(front).fast_windows(np.stack([tone(300.0 * 2**k, 1.0, seed=k, rate=RATE) for k in range(4)]))
+    values = heard.features[name]
+    statistics = Statistics.of({name: sums_of(name, values.astype(np.float16))}, len(values))
+    spec = BundleSpec(kind="single", labels=LABELS, front=front, model=model, statistics=statistics)
+    torch.manual_seed(0)
+    network = Network(spec.model, spec.front, spec.statistics, len(spec.labels))
+    with torch.no_grad():
+        network.train()({name: torch.from_numpy(values)})  # running means other than 0 and 1
+        network.body.head[-1].weight.mul_(30)
+    return Bundle(spec, network)
+
+
+@pytest.fixture(scope="module", params=FRONTS)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path, float]:
+    bundle = made(request.param)
+    return bundle, *export.to_onnx(bundle, tmp_path_factory.mktemp(request.param))
+
+
+def test_parity_on_noise_of_several_lengths(exported: tuple[Bundle, Path, float]) -> None:
+    bundle, path, difference = exported
+    assert difference < 1e-4
+    cut = [Sound(NOISE[:n]) for n in (1, 255, 256, 11_024, 11_025, 11_026, 15_000, 22_049, 22_050, 22_051, 35_280)]
+    assert export.parity(bundle, path, cut) < 1e-4
+
+
+def test_several_sounds_and_silence(exported: tuple[Bundle, Path, float]) -> None:
+    bundle, path, _ = exported
+    waves = np.stack([*(tone(300.0 * 2**k, 1.7, seed=k, rate=RATE) * 10.0**-k for k in range(4)), NOISE[:37_485] * 0])
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    scores, windows = session.run(["scores", "window_scores"], {"waveform": waves})
+    assert scores.shape == (5, len(LABELS)) and windows.shape[1] == 2
+    for wave, mine, rows in zip(waves[:4], scores, windows, strict=False):
+        said = bundle(wave, RATE)
+        np.testing.assert_allclose(mine, list(said.scores.values()), atol=1e-4)
+        np.testing.assert_allclose(rows, said.window_scores, atol=1e-4)
+    assert np.isfinite(scores).all() and np.ptp(scores, axis=0).max() > 0.1  # the sounds are told apart
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason=f"real recordings are expected at {CLIPS}")
+def test_real_clips(exported: tuple[Bundle, Path, float]) -> None:
+    bundle, path, _ = exported
+    files = [*sorted(CLIPS.glob("instruments/audio/**/*.*"))[::150], *sorted(CLIPS.glob("emotion/audio/**/*.*"))[::300]]
+    assert len(files) >= 6
+    assert export.parity(bundle, path, [bundle.read(file) for file in files]) < 1e-4
