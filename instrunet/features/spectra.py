@@ -44,10 +44,10 @@ class ConstantQ:
     def __call__(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:
         """[T] to amplitudes [F, L], librosa.cqt(..., scale=True) to 1e-6 of the largest."""
         n_frames = 1 + len(wave) // self.hop_length
-        wave = _slower(wave, 2**self.n_early)
+        wave = slower(wave, 2**self.n_early)
         rows = []
         for octave in self.octaves:
-            wave = _slower(wave, 2 if octave.halved else 1)
+            wave = slower(wave, 2 if octave.halved else 1)
             spectrum = _stft(wave, octave.n_fft, octave.hop_length, "ones")[:, :n_frames]
             rows.append(np.abs(octave.basis @ spectrum))
         amplitude: NDArray[np.float32] = np.concatenate(rows[::-1]) * self.gain
@@ -136,7 +136,7 @@ def _stft(wave: NDArray[np.float32], n_fft: int, hop_length: int, window: str) -
     return spectrum
 
 
-def _slower(wave: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+def slower(wave: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     """At a `factor`-th of its rate, with the energy it had."""
     import librosa
 

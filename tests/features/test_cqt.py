@@ -93,8 +93,3 @@ def test_a_bin_above_half_the_rate_is_refused() -> None:
     )
     hz = librosa.cqt_frequencies(96, fmin=librosa.note_to_hz("C1"))
     assert librosa.filters.wavelet_lengths(freqs=hz, sr=8000)[1] == pytest.approx(8244, abs=1)
-
-
-def test_it_has_no_form_in_onnx() -> None:
-    with pytest.raises(ConfigError, match="cqt is computed by numpy and has no form in ONNX; export a model on logmel"):
-        torch.export.export(Cqt(CqtSpec()), (torch.zeros(2, RATE),))

@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from instrunet.features import FEATURES
+from instrunet.features.traced.cqt import TracedCqt
 from instrunet.features.traced.hpss import TracedHpss
 
 # By the name of the feature, made of its spec: [B, T] to [B, F, L]
-TRACED: dict[str, Callable[[Any], nn.Module]] = {**FEATURES, "hpss": TracedHpss}
+TRACED: dict[str, Callable[[Any], nn.Module]] = {**FEATURES, "cqt": TracedCqt, "hpss": TracedHpss}
