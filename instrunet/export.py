@@ -19,8 +19,10 @@ from instrunet import graph
 from instrunet.audio.io import Sound
 from instrunet.bundle import Bundle
 from instrunet.config import canonical_json
-from instrunet.errors import ConfigError, InstrunetError, JobError
+from instrunet.errors import ConfigError, JobError
+from instrunet.features import summary
 from instrunet.features.traced import TRACED
+from instrunet.features.traced.summary import ROUNDING
 from instrunet.models import Network
 
 OPSET = 18
@@ -73,6 +75,7 @@ def to_onnx(bundle: Bundle, folder: Path, clips: Sequence[Sound] = (), external:
     With `external` the weights lie beside it, in model.onnx.data.
     """
     require()
+    _check_that_a_graph_repeats(bundle)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".export-") as aside:
         _export(bundle, Path(aside) / FILE, external)
@@ -106,6 +109,25 @@ def parity(bundle: Bundle, path: Path, clips: Sequence[Sound] = ()) -> float:
             for mine, theirs in zip(ours, (scores[0], windows[0]), strict=True):
                 worst = max(worst, float(np.abs(mine - theirs).max()))
     return worst
+
+
+def _check_that_a_graph_repeats(bundle: Bundle) -> None:
+    """Whether the network reads ROUNDING is asked of its answers, whichever network it is."""
+    front, statistics = bundle.spec.front, bundle.spec.statistics
+    if "summary" not in bundle.network.names:
+        return
+    mean, std = (torch.tensor(values["summary"])[:, None] for values in (statistics.mean, statistics.std))
+    generator, rows = torch.Generator().manual_seed(0), [name.startswith(ROUNDING) for name in summary.names()]
+    drawn = torch.randn(2, 16, len(rows), 1, generator=generator)
+    drawn[1, :, [not row for row in rows]] = drawn[0, :, [not row for row in rows]]
+    rest = {name: torch.zeros(16, *shape) for name, shape in front.shapes().items()}
+    with torch.inference_mode():
+        one, other = (bundle.network.eval()(rest | {"summary": mean + std * numbers}) for numbers in drawn)
+    if not torch.equal(one, other):
+        raise ConfigError(
+            "this network reads summary's contrast and tonnetz, which are in part what numpy's FFT and soxr round to: "
+            'no graph repeats that. Run it by bundle.on("auto"), or export a model on another feature, or dense40'
+        )
 
 
 def _with_quiet_ends(noise: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -156,23 +178,18 @@ def _exported(
     each = tuple({0: torch.export.Dim("rows", min=1, max=1 << 20)} | free for _ in examples)
     # It warns that torchvision, which we do not use, is missing
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's own notes on deprecations inside torch
-            # Pooling asks whether a length is odd; the answer changes nothing, but would bind the graph to it
-            traced = torch.export.export(
-                module.eval(),
-                examples,
-                dynamic_shapes=(each,) if isinstance(module, FeaturesToLogits) else each,  # of `*features`, one tuple
-                strict=False,
-                prefer_deferred_runtime_asserts_over_guards=True,
-            )
-            program = torch.onnx.export(
-                traced, examples, input_names=list(names), output_names=[output], opset_version=OPSET, verbose=False
-            )
-    except Exception as error:
-        if isinstance(error.__cause__, InstrunetError):  # the exporter wraps what a feature says of itself
-            raise error.__cause__ from None
-        raise
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own notes on deprecations inside torch
+        # Pooling asks whether a length is odd; the answer changes nothing, but would bind the graph to it
+        traced = torch.export.export(
+            module.eval(),
+            examples,
+            dynamic_shapes=(each,) if isinstance(module, FeaturesToLogits) else each,  # of `*features`, one tuple
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+        program = torch.onnx.export(
+            traced, examples, input_names=list(names), output_names=[output], opset_version=OPSET, verbose=False
+        )
     assert program is not None  # it is None only in the exporter's other mode
     return program.model_proto

@@ -53,7 +53,7 @@ class Cqt(nn.Module):
         self.spec = spec
 
     def forward(self, wave: Tensor) -> Tensor:
-        return clip_by_clip(self.spec.name, self.fast, wave)
+        return clip_by_clip(self.fast, wave)
 
     def fast(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:
         """One clip [T] to [F, L]."""

@@ -66,7 +66,7 @@ class Hpss(nn.Module):
         self._bands = mel_bands(spec.sample_rate, spec.n_fft, spec.n_mels, spec.fmin_hz, spec.fmax_hz)
 
     def forward(self, wave: Tensor) -> Tensor:
-        return clip_by_clip(self.spec.name, self.fast, wave)
+        return clip_by_clip(self.fast, wave)
 
     def fast(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:
         """One clip [T] to [2 F, L], harmonic first."""

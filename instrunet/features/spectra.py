@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instrunet.errors import ConfigError
 from instrunet.features.logmel import LogMelSpec, slaney_bands
 
 HANN_BANDWIDTH = 1.50018310546875  # in bins: librosa.filters.window_bandwidth("hann")
@@ -106,10 +105,8 @@ def chroma_filters(sample_rate: int, n_fft: int, tuning: float) -> NDArray[np.fl
     return filters
 
 
-def clip_by_clip(name: str, fast: Callable[[NDArray[np.float32]], NDArray[np.float32]], wave: Tensor) -> Tensor:
-    """[B, T] to [B, F, L] for a feature that has no form in torch: on the CPU, without gradients."""
-    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
-        raise ConfigError(f"{name} is computed by numpy and has no form in ONNX; export a model on logmel or chroma")
+def clip_by_clip(fast: Callable[[NDArray[np.float32]], NDArray[np.float32]], wave: Tensor) -> Tensor:
+    """[B, T] to [B, F, L] by numpy: on the CPU, without gradients. For a graph there is `traced`."""
     rows = [fast(row) for row in wave.detach().cpu().numpy()]
     return torch.from_numpy(np.stack(rows)).to(wave.device)
 

@@ -21,7 +21,7 @@ N_MELS, N_MFCC = 128, 40
 CONTRAST_HZ = (0, 200, 400, 800, 1600, 3200, 6400, 12_800)  # edges of its seven bands
 ROLLOFF = 0.85
 C1_HZ = 32.70319566257483
-TINY = np.finfo(np.float32).tiny  # below it librosa divides by 1
+TINY = float(np.finfo(np.float32).tiny)  # below it librosa divides by 1
 # What the numbers are of, in the seed's order; of each row first all the means, then all the deviations
 ROWS = {
     "mfcc": N_MFCC,
@@ -58,7 +58,7 @@ class Summary(nn.Module):
         self.spec = spec
 
     def forward(self, wave: Tensor) -> Tensor:
-        return clip_by_clip(self.spec.name, self.fast, wave)
+        return clip_by_clip(self.fast, wave)
 
     def fast(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:
         """One clip [T] to [392, 1]."""
@@ -142,18 +142,28 @@ def _tuning(spectrum: NDArray[np.float32], sample_rate: int, bins_per_octave: in
     return float(librosa.pitch_tuning(peak_hz[height >= np.median(height)], bins_per_octave=bins_per_octave))
 
 
-def _contrast(magnitude: NDArray[np.float32], hz: NDArray[np.float64]) -> NDArray[np.floating]:
-    """Peaks over valleys in dB; librosa's bands: from the bin below the lower edge to the bin below the upper."""
-    import librosa
+def contrast_bands(hz: NDArray[np.float64]) -> list[tuple[int, int, int]]:
+    """First bin of each band of the contrast, the one behind its last, and how many make a peak or a valley.
 
-    frames = magnitude.T  # [L, K]
+    librosa's bands: from the bin below the lower edge to the bin below the upper.
+    """
     first, last = np.searchsorted(hz, CONTRAST_HZ[:-1]), np.searchsorted(hz, CONTRAST_HZ[1:], side="right")
     first[1:] -= 1
     last[-1] = len(hz)
+    return [
+        (int(begin), int(end) - (k < len(first) - 1), max(int(np.rint(0.02 * (end - begin))), 1))
+        for k, (begin, end) in enumerate(zip(first, last, strict=True))
+    ]
+
+
+def _contrast(magnitude: NDArray[np.float32], hz: NDArray[np.float64]) -> NDArray[np.floating]:
+    """Peaks over valleys in dB."""
+    import librosa
+
+    frames = magnitude.T  # [L, K]
     valleys, peaks = [], []
-    for k, (begin, end) in enumerate(zip(first, last, strict=True)):
-        n = max(int(np.rint(0.02 * (end - begin))), 1)
-        ordered = np.sort(frames[:, begin : end - (k < len(first) - 1)], axis=1)
+    for begin, end, n in contrast_bands(hz):
+        ordered = np.sort(frames[:, begin:end], axis=1)
         valleys.append(ordered[:, :n].mean(1))
         peaks.append(ordered[:, -n:].mean(1))
     contrast: NDArray[np.floating] = librosa.power_to_db(np.stack(peaks)) - librosa.power_to_db(np.stack(valleys))

@@ -196,8 +196,3 @@ def test_features_of_other_hops_are_no_picture() -> None:
 def test_an_unknown_feature_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="unknown features.0 'cqtt'; did you mean cqt?"):
         FrontEnd.parse({"features": [{"name": "cqtt"}]}, "x.yaml")
-
-
-def test_it_has_no_form_in_onnx() -> None:
-    with pytest.raises(ConfigError, match="summary is computed by numpy and has no form in ONNX; export a model on"):
-        torch.export.export(Summary(SummarySpec()), (torch.zeros(2, RATE),))

@@ -14,16 +14,21 @@ from instrunet import export
 from instrunet.audio.io import Sound
 from instrunet.bundle import Bundle
 from instrunet.bundle_spec import BundleSpec
+from instrunet.errors import ConfigError
 from instrunet.features import FEATURES, Feature, FeatureSpec
 from instrunet.features.cqt import Cqt, CqtSpec
 from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics, sums_of
 from instrunet.features.hpss import Hpss, HpssSpec
-from instrunet.features.spectra import slower
+from instrunet.features.spectra import magnitudes, slower
+from instrunet.features.summary import ROWS, SummarySpec, _tuning, describe
 from instrunet.features.traced import TRACED
 from instrunet.features.traced.cqt import Slower
+from instrunet.features.traced.pitch import Tuning
+from instrunet.features.traced.summary import ROUNDING, TracedSummary
 from instrunet.models import ModelSpec, Network
 from instrunet.models.picture import PictureSpec
 from instrunet.models.seed_cnn import Iteration11Spec
+from instrunet.models.soundmind import Dense40Spec, SoundMindSpec
 
 RATE = 22_050
 CLIPS = SHARED / "data"
@@ -52,8 +57,11 @@ CQT = {
 # What a bundle hears, and its network
 FRONTS: dict[str, tuple[FeatureSpec, ModelSpec]] = {
     "cqt": (CqtSpec(n_bins=48, fmin_hz=261.63), Iteration11Spec(picture=PictureSpec(size=None))),
+    "summary": (SummarySpec(), Dense40Spec()),
     "hpss": (HpssSpec(n_fft=1024, n_mels=16), Iteration11Spec(picture=PictureSpec(size=None))),
 }
+
+LENGTHS = {"cqt": "adaptive", "hpss": "adaptive", "summary": "fixed"}
 
 
 def both(part: Feature, wave: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -96,10 +104,43 @@ def test_each_feature_that_is_numpy_has_a_form_in_torch() -> None:
     assert {name for name in FEATURES if TRACED[name] is not FEATURES[name]} == set(FRONTS)
 
 
-def made(name: str) -> Bundle:
-    """Adaptive windows of half a second to one; the statistics of tones and noise, scores that are not all alike."""
-    feature, model = FRONTS[name]
-    front = FrontEnd(features=(feature,), window_s=1.0, hop_s=0.6, length="adaptive", min_s=0.5)
+@pytest.mark.parametrize("sound", ["noise", "tone", "silence", "silent ends", "short", "one sample"])
+def test_each_row_of_the_summary(sound: str) -> None:
+    # Worst: 3e-5 of the largest of its row. A click, whose peaks and valleys are all rounding, is no test
+    wave = SOUNDS[sound]
+    beside = np.stack([wave[::-1].copy(), wave, np.full_like(wave, 0.5)])
+    got, want = TracedSummary(SummarySpec()).describe(torch.from_numpy(beside)), describe(wave, RATE)
+    for name, rows in want.items():
+        if sound == "tone" and name in ROUNDING:
+            continue  # bands without sound
+        mine = got[name][1].numpy()
+        assert mine.shape == rows.shape == (ROWS[name], 1 + len(wave) // 512)
+        for statistic in (np.mean, np.std):
+            apart = np.abs(statistic(mine, axis=1) - statistic(rows, axis=1)).max()
+            assert apart <= 1e-4 * max(np.abs(rows).max(), 0.1), name
+
+
+def test_the_tuning_is_that_of_numpy() -> None:
+    """A peak on the wrong side of a step's edge would change the chroma of a whole clip."""
+    for k, wave in enumerate(NOISE[: 20 * 2048].reshape(4, -1)):
+        clip = wave + tone(440 * 2 ** (k / 31), len(wave) / RATE, rate=RATE)
+        magnitude = magnitudes(clip, 2048, 512)
+        for bins_per_octave in (12, 36):
+            step = Tuning(RATE, bins_per_octave)(torch.from_numpy(magnitude)[None])[0]
+            assert float(step) / 100 - 0.5 == pytest.approx(_tuning(magnitude, RATE, bins_per_octave))
+
+
+def test_a_network_on_what_a_graph_cannot_repeat_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="this network reads summary's contrast and tonnetz, which are in part what"):
+        export.to_onnx(made("summary", SoundMindSpec()), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def made(name: str, model: ModelSpec | None = None) -> Bundle:
+    """Windows of a second, or of half a second to one; statistics of tones, and scores that are not all alike."""
+    feature, own = FRONTS[name]
+    model = model or own
+    front = FrontEnd(features=(feature,), window_s=1.0, hop_s=0.6, length=LENGTHS[name], min_s=0.5)
     heard = Featurizer(front).fast_windows(np.stack([tone(300.0 * 2**k, 1.0, seed=k, rate=RATE) for k in range(4)]))
     values = heard.features[name]
     statistics = Statistics.of({name: sums_of(name, values.astype(np.float16))}, len(values))

@@ -11,6 +11,12 @@ from torch import nn
 from instrunet.features import FEATURES
 from instrunet.features.traced.cqt import TracedCqt
 from instrunet.features.traced.hpss import TracedHpss
+from instrunet.features.traced.summary import TracedSummary
 
 # By the name of the feature, made of its spec: [B, T] to [B, F, L]
-TRACED: dict[str, Callable[[Any], nn.Module]] = {**FEATURES, "cqt": TracedCqt, "hpss": TracedHpss}
+TRACED: dict[str, Callable[[Any], nn.Module]] = {
+    **FEATURES,
+    "cqt": TracedCqt,
+    "hpss": TracedHpss,
+    "summary": TracedSummary,
+}
