@@ -22,7 +22,7 @@ from instrunet.data import places
 from instrunet.decisions import Decisions
 from instrunet.errors import BundleError, ConfigError, DataError
 from instrunet.features.featurizer import Featurizer, Windows, alike
-from instrunet.hearing import Heard, Seen
+from instrunet.hearing import Heard, Seen, looked
 from instrunet.models import Network
 from instrunet.prediction import Prediction
 from instrunet.rule import Rule, Scores
@@ -80,7 +80,7 @@ class Bundle:
 
     def each(self, sounds: Iterable[Given], sample_rate: int | None = None, together: int = 16) -> Iterator[Prediction]:
         """Many sounds, up to so many `together` through the network; what cannot be decoded is told by its status."""
-        waiting: list[Seen | Prediction] = []
+        waiting: list[Seen[Windows] | Prediction] = []
         try:
             for sound in sounds:
                 waiting.append(self._seen(sound, sample_rate))
@@ -93,13 +93,13 @@ class Bundle:
             raise
         yield from self._told(waiting)
 
-    def _seen(self, sound: Given, sample_rate: int | None) -> Seen | Prediction:
+    def _seen(self, sound: Given, sample_rate: int | None) -> Seen[Windows] | Prediction:
         try:
             return self.look(self.read(sound, sample_rate))
         except io.DecodeError as error:
             return Prediction(error.status, [], {}, [], [], 0.0, [], str(error))
 
-    def _told(self, waiting: Sequence[Seen | Prediction]) -> list[Prediction]:
+    def _told(self, waiting: Sequence[Seen[Windows] | Prediction]) -> list[Prediction]:
         heard = iter(self._judge_together([one for one in waiting if isinstance(one, Seen)]))
         return [one if isinstance(one, Prediction) else self.told(next(heard)) for one in waiting]
 
@@ -142,7 +142,7 @@ class Bundle:
         """As `hear` of each, their windows through the network in shared batches."""
         return self._judge_together([self.look(sound) for sound in sounds])
 
-    def _judge_together(self, seen: Sequence[Seen]) -> list[Heard]:
+    def _judge_together(self, seen: Sequence[Seen[Windows]]) -> list[Heard]:
         lengths = [tuple(values.shape[1:] for values in one.windows.features.values()) for one in seen]
         scores: dict[int, NDArray[np.float32]] = {}
         for length in set(lengths):  # sounds shorter than a window may have one of their own
@@ -151,22 +151,17 @@ class Bundle:
             features = {name: torch.from_numpy(np.concatenate([of[name] for of in each])) for name in each[0]}
             ends = np.cumsum([len(seen[k].windows.start_s) for k in some])[:-1]
             scores |= zip(some, np.split(self.predict(features), ends), strict=True)
-        return [one.heard(scores[k]) for k, one in enumerate(seen)]
+        return [Heard.of(one, scores[k]) for k, one in enumerate(seen)]
 
-    def look(self, sound: io.Sound, start_s: float = 0.0) -> Seen:
+    def look(self, sound: io.Sound, start_s: float = 0.0) -> Seen[Windows]:
         """The first half of `hear`: what the network will see."""
-        rate = self.spec.front.sample_rate
-        status, reason = io.verdict(sound, rate)
-        kept = io.verdict(io.Sound(sound.wave), rate)[0] == ""
-        unheard = not kept or (self.spec.front.long == "first" and start_s > 0)
-        windows = self.featurizer.fast(sound.wave[:0] if unheard else sound.wave)
-        return Seen(status, reason, sound.flags, len(sound.wave) / rate, windows)
+        return looked(sound, self.spec.front, start_s, self.featurizer.fast)
 
-    def judge(self, seen: Seen, embed: bool = False) -> Heard:
+    def judge(self, seen: Seen[Windows], embed: bool = False) -> Heard:
         """The other half: what the network says of it."""
         windows = seen.windows
         kept = np.zeros((len(windows.start_s), self.network.body.width), np.float16) if embed else None
-        return seen.heard(self.scores(windows, embeddings=kept), kept)
+        return Heard.of(seen, self.scores(windows, embeddings=kept), kept)
 
     def scores(self, windows: Windows, embeddings: NDArray[np.float16] | None = None) -> NDArray[np.float32]:
         """Probabilities [W, K]: softmax or sigmoid of the logits over the temperature."""

@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Run = Callable[[dict[str, Tensor]], NDArray[np.float32]]  # {name: [B, F, L]} to logits [B, K]
+CPU = torch.device("cpu")
 # One for the process: each brings the stack on which signals are answered, and takes it away: SIGTERM was a SIGSEGV
 _core = functools.cache(lambda: importlib.import_module("openvino").Core())
 
 
-def by_torch(network: nn.Module) -> Run:
+def by_torch(network: nn.Module, device: torch.device = CPU) -> Run:
+    """Of a network that is on the device."""
+
     def run(batch: dict[str, Tensor]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = network(batch).float().numpy()
+        moved = {name: values.to(device) for name, values in batch.items()}
+        logits: NDArray[np.float32] = network(moved).float().cpu().numpy()
         return logits
 
     return run

@@ -83,7 +83,7 @@ def run_on(bundle: "Bundle", runtime: str, precision: Precision = "fp32") -> Run
         )  # int8 of older bundles: whole windows
         return torch_run(batch) if mixed else run(batch)
 
-    _agree(bundle, either, runtime, precision)
+    agree(bundle, either, runtime, precision)
     return either
 
 
@@ -145,7 +145,8 @@ def probe_batch(bundle: "Bundle", n_windows: int = 1, n_samples: int | None = No
     return found
 
 
-def _agree(bundle: "Bundle", run: Run, runtime: str, precision: Precision) -> None:
+def agree(bundle: "Bundle", run: Run, runtime: str, precision: Precision) -> None:
+    """Refuse what scores otherwise than the bundle does."""
     least, most = bundle.spec.front.least, bundle.spec.front.window
     batches = [probe_batch(bundle, 2, n) for n in {least, (2 * least + most) // 3, most}]
     with torch.inference_mode():

@@ -21,8 +21,12 @@ def main() -> int:
     parser.add_argument("--decode-wait-s", type=float, default=30.0, help="a decoder that takes longer is stopped")
     parser.add_argument("--format", default="", help="csv, jsonl, audacity, raven, sidecar, day, prefix, by commas")
     parser.add_argument("--embeddings", action="store_true", help="keep what the network's head reads, of each window")
-    parser.add_argument("--runtime", default="torch", help="torch, onnxruntime, openvino[/bf16]; auto: see README")
-    parser.add_argument("--prices", default="", help="core_hour=0.04,gets_1000=0.0004,puts_1000=0.005: what it cost")
+    parser.add_argument(
+        "--runtime", default="torch", help="torch (on GPUs if there are), cuda, onnxruntime, openvino[/bf16], auto"
+    )
+    parser.add_argument(
+        "--prices", default="", help="core_hour=0.04,gpu_hour=2,gets_1000=0.0004,puts_1000=0.005: what it cost"
+    )
     return cli.run_pipeline("tag", cli.arguments(parser))
 
 

@@ -164,6 +164,21 @@ def room(n: int) -> float:
     return math.floor(each * 1e4) / 1e4
 
 
+def gpus(spec: ClusterSpec, *, verbose: bool) -> int:
+    """Of the cluster, which is connected to; or of the Ray of our own that a job would start, which is not for this."""
+    if not os.environ.get("RAY_ADDRESS") and not ray.is_initialized():
+        return int(_own(spec)["GPU"])
+    connect(spec, verbose=verbose)
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def cpus_beside_a_gpu() -> float:
+    """CPUs for each GPU where GPUs are: on the node that has fewest."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    most = math.inf if len(nodes) > 1 else os.cpu_count() or 1  # a local Ray may count more than there are, see `slots`
+    return min(float(min(node.get("CPU", 0), most) / node["GPU"]) for node in nodes if node.get("GPU", 0) >= 1)
+
+
 def slots() -> int:
     """How many one-core actors the cluster carries: its cores, not the logical CPUs a local Ray is given."""
     total = int(ray.cluster_resources().get("CPU", 1))

@@ -6,7 +6,7 @@ the plan minus a listing, so there is nothing of Ray's to restore.
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import ray.data
 
@@ -15,6 +15,15 @@ from instrunet.errors import InstrunetError, JobError
 from pipelines import cluster
 
 CPUS_PER_ACTOR = 0.5  # a pool that reserves every CPU starves Ray Data's own tasks and hangs
+
+
+class Pool(NamedTuple):
+    """So many actors, and what each of them holds."""
+
+    actors: int
+    cpus: float = CPUS_PER_ACTOR
+    gpus: float = 0
+    at_once: int = 1  # parts that one makes in threads
 
 
 class PartWorker(Protocol):
@@ -27,20 +36,26 @@ def run(
     folder: Path, kind: str, n_parts: int, worker: type, arguments: Mapping[str, Any], suffix: str = ".parquet"
 ) -> Iterator[dict[str, Any]]:
     """Make the missing parts; yields each one's summary as it is done."""
-    return made(left(folder, kind, n_parts, suffix), worker, arguments, cluster.slots)
+    return made(left(folder, kind, n_parts, suffix), worker, arguments, lambda: Pool(cluster.slots()))
 
 
 def made(
-    todo: list[int], worker: type, arguments: Mapping[str, Any], actors: Callable[[], int]
+    todo: list[int], worker: type, arguments: Mapping[str, Any], pool: Callable[[], Pool]
 ) -> Iterator[dict[str, Any]]:
-    """Make these parts with so many actors, which are asked for where there is something to do."""
+    """Make these parts with a pool that is asked for where there is something to do."""
     if not todo:
         return
+    actors, cpus, gpus, at_once = pool()
     dataset = ray.data.from_items([{"part": k} for k in todo], override_num_blocks=len(todo)).map(
         worker,
         fn_constructor_kwargs=dict(arguments),
-        compute=ray.data.ActorPoolStrategy(size=min(len(todo), actors())),
-        num_cpus=CPUS_PER_ACTOR,
+        compute=ray.data.ActorPoolStrategy(
+            size=min(len(todo), actors),
+            max_concurrent_calls_per_actor=at_once,
+            enable_true_multi_threading=at_once > 1,
+        ),
+        num_cpus=cpus,
+        num_gpus=gpus or None,
     )
     for summary in dataset.iter_rows():
         if summary["failed"]:

@@ -1,11 +1,9 @@
-"""Tagging an archive on Ray Data: work list, fixed parts, one actor a core, books that close."""
+"""Tagging an archive on Ray Data: work list, fixed parts, one actor a core or a GPU, books that close."""
 
 import argparse
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -13,15 +11,16 @@ import torch
 
 from instrunet import parity, runtime
 from instrunet.archive import books, exports, runs, sources, speed, tagger
+from instrunet.archive.device import Device
 from instrunet.archive.speed import Prices, Speed
-from instrunet.archive.units import WORK_LIST, Look, UnitSpec, WorkList
-from instrunet.audio.io import Header
-from instrunet.audio.isolated import Decoder, Limits
+from instrunet.archive.units import WORK_LIST, UnitSpec, WorkList
+from instrunet.audio.ahead import Decoders
+from instrunet.audio.isolated import Limits
 from instrunet.bundle import Bundle
 from instrunet.data import parts, places
 from instrunet.errors import ConfigError, JobError
 from instrunet.experiment import ClusterSpec
-from pipelines import cluster
+from pipelines import cluster, design
 from pipelines.console import bar, note, result
 from pipelines.gauges import Gauges
 from pipelines.parts import made as make
@@ -36,9 +35,9 @@ def run(args: argparse.Namespace) -> Path:
     out = places.asked(args.out).absolute()
     args.formats = exports.asked(args.format, out)
     args.prices, args.runtime = Prices.of(args.prices), _runtime(bundle, args, out)
-    with _headers(Limits(wait_s=args.decode_wait_s)) as look:
+    with Decoders(Limits(wait_s=args.decode_wait_s), os.cpu_count() or 1) as headers:
         units = UnitSpec(unit_s=args.unit_s, embeddings=args.embeddings)
-        job = runs.Job(archive, bundle.spec, units, look, args.runtime)
+        job = runs.Job(archive, bundle.spec, units, headers.probe, args.runtime)
         if args.since_last:
             return _runs(out, job, bundle, args)
         n_files, work = runs.begin(out, job)
@@ -53,9 +52,12 @@ def run(args: argparse.Namespace) -> Path:
 def _runtime(bundle: Bundle, args: argparse.Namespace, out: Path) -> str:
     """Where the network is to run; `auto` stays with what a folder was begun with."""
     torch.set_num_threads(1)  # as in an actor
-    begun = out / parts.PLAN
-    if args.runtime == runtime.AUTO and begun.exists():
-        return str(parts.read_json(begun).get("runtime", runtime.PLAIN))
+    plan = runs.begun(out, bundle.fingerprint)
+    begun = None if plan is None else str(plan.get("runtime", runtime.PLAIN))
+    if design.on_gpus(bundle, args.runtime, begun, args.verbose):
+        return design.GPU
+    if args.runtime == runtime.AUTO and begun:
+        return begun
     if args.runtime == runtime.AUTO:
         chosen = runtime.PLAIN if args.embeddings else "/".join(runtime.fastest(bundle, WINDOWS))
         note(f"the network runs on {chosen}")
@@ -101,46 +103,50 @@ def _tag(out: Path, work: WorkList, bundle: Bundle, args: argparse.Namespace, be
     parts.finish(out)
 
 
-@contextmanager
-def _headers(limits: Limits) -> Iterator[Look]:
-    """Looks at headers in a child process for each core; threads wait for one that is free."""
-    with ExitStack() as stack:
-        free: SimpleQueue[Decoder] = SimpleQueue()
-        for _ in range(os.cpu_count() or 1):
-            free.put(stack.enter_context(Decoder(limits)))
-
-        def look(path: Path) -> Header:
-            decoder = free.get()
-            try:
-                return decoder.probe(path)
-            finally:
-                free.put(decoder)
-
-        yield look
-
-
 class Worker:
-    """An actor that makes parts: decode, features and network fused, so that only paths and rows cross processes."""
+    """An actor that makes parts: decode, features and network fused, so that only paths and rows cross processes.
 
-    def __init__(self, out: str, bundle: str, limits: Limits, embed: bool = False, where: str = runtime.PLAIN) -> None:
+    `where` is a runtime, or a device as torch calls it: then parts may be made by several threads at a time.
+    """
+
+    def __init__(
+        self,
+        out: str,
+        bundle: str,
+        limits: Limits,
+        embed: bool = False,
+        where: str = runtime.PLAIN,
+        n_decoders: int = 1,
+    ) -> None:
         torch.set_num_threads(1)  # one actor a core
         self.out, self.embed = places.located(out), embed
-        loaded = Bundle.load(Path(bundle))
-        self.bundle = loaded if where == runtime.PLAIN else loaded.on(*runtime.named(where))
-        self.decoder = Decoder(limits)
+        loaded, name = Bundle.load(Path(bundle)), where.split("/")[0]
+        self.on = "" if name in runtime.PRECISIONS else name
+        self.bundle = loaded if self.on or where == runtime.PLAIN else loaded.on(*runtime.named(where))
+        self.decoder = Decoders(limits, n_decoders)
         self.work = WorkList(self.out / WORK_LIST)
+        self._lock = Lock()
+        self._device: Device | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return told(self.make, row)
 
     def make(self, number: int) -> dict[str, Any]:
-        clock, units = speed.Clock(), self.work.part(number)
-        rows = tagger.tag_all(units, self.bundle, self.decoder.read, self.embed, clock)
+        clock = speed.Clock(self.decoder.threads.n)
+        with self._lock:
+            device, units = self._taken(), self.work.part(number)
+        rows = tagger.tag_all(units, self.bundle, self.decoder.read, self.embed, clock, device)
         path = parts.part_path(self.out, books.UNITS, number)
         with clock("write"):
             table = tagger.table(rows, self.embed)
             parts.publish(path, lambda aside: pq.write_table(table, aside, compression="zstd"))
-        return tagger.counts(units, rows) | clock.seconds
+        return tagger.counts(units, rows) | clock.seconds | {"windows": device.n_windows if device else 0}
+
+    def _taken(self) -> Device | None:
+        """With the first part: what an actor cannot begin with, Ray tells in words of its own."""
+        if self.on and not self._device:
+            self._device = Device(self.bundle, self.on, self.decoder.threads)
+        return self._device
 
     def tried(self) -> dict[str, float]:
         """Seconds of each stage for an hour of sound, by some units of the work list; nothing is written."""
@@ -159,13 +165,14 @@ def _make_parts(out: Path, work: WorkList, args: argparse.Namespace) -> dict[str
         return None
     arguments: dict[str, Any] = {"out": str(out), "bundle": str(args.bundle.absolute())}
     arguments |= {"limits": Limits(wait_s=args.decode_wait_s), "embed": args.embeddings, "where": args.runtime}
-    tried = Worker(**arguments).tried() if len(todo) >= speed.WORTH else {}
+    worth = len(todo) >= speed.WORTH and args.runtime != design.GPU
+    tried = Worker(**arguments).tried() if worth else {}
     cluster.connect(ClusterSpec(), verbose=args.verbose)
-    cores = cluster.slots()
+    pool, cores, arguments["n_decoders"] = design.of(args.runtime, len(todo), tried)
     gauges = Gauges(len(todo))
-    found = Speed(work.n_parts, cores, min(len(todo), speed.actors(tried, cores)))
+    found = Speed(work.n_parts, cores, pool.actors, int(pool.gpus) * pool.actors)
     with bar(f"tagging {len(work)} units", work.n_parts, work.n_parts - len(todo)) as progress:
-        for made in make(todo, Worker, arguments, lambda: found.actors):
+        for made in make(todo, Worker, arguments, lambda: pool):
             progress.advance(note=str(found.add(made)))
             gauges.add(made)
     return found.report(args.prices, tried)

@@ -43,6 +43,16 @@ def is_open(home: Path) -> bool:
     return any(not parts.is_done(folder(home, number)) for number in numbers(home))
 
 
+def begun(out: Path, bundle: str) -> dict[str, Any] | None:
+    """The plan that the next tagging into `out` goes on with: its own, or that of a run that is not finished."""
+    home = out / f"model={bundle}"
+    runs = [folder(home, number) for number in numbers(home)]
+    for one in (out, *(run for run in runs if not parts.is_done(run))):
+        if (one / parts.PLAN).exists():
+            return parts.read_json(one / parts.PLAN)
+    return None
+
+
 def folder(home: Path, number: int) -> Path:
     return home / f"{_RUN}{number:05d}"
 

@@ -1,12 +1,14 @@
 """How fast an archive is tagged, stage by stage: tried on a few units before, added up over all parts after.
 
 `fetch` waits for a store; `decode` runs beside `features` and `network`, which are one thread's; `write` publishes.
-An hour of audio is an hour of sound, a core hour is an hour of one core that was there for the job, busy or not.
+An hour of audio is an hour of sound, a core hour is an hour of one core that was there for the job, busy or not; a GPU
+hour likewise. Where GPUs are, the cores are those that decode for them.
 """
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, NamedTuple
 
 from pydantic import Field
@@ -26,6 +28,7 @@ class Prices(Spec):
     """What is paid, in any currency; what is not priced costs nothing."""
 
     core_hour: float = Field(0.0, ge=0)
+    gpu_hour: float = Field(0.0, ge=0)
     gets_1000: float = Field(0.0, ge=0)  # a thousand requests that read
     puts_1000: float = Field(0.0, ge=0)
 
@@ -36,10 +39,11 @@ class Prices(Spec):
 
 
 class Clock:
-    """Seconds of each stage. Stages of one clock may run in two threads."""
+    """Seconds of each stage, for which threads may share a clock. What several decoders do side by side counts once."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_decoders: int = 1) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
+        self._beside, self._lock = dict.fromkeys(("fetch", "decode"), n_decoders), Lock()
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -50,7 +54,8 @@ class Clock:
             self.add(stage, began)
 
     def add(self, stage: str, began: float) -> None:
-        self.seconds[stage] += time.perf_counter() - began
+        with self._lock:
+            self.seconds[stage] += (time.perf_counter() - began) / self._beside.get(stage, 1)
 
 
 class Done(NamedTuple):
@@ -69,14 +74,16 @@ class Done(NamedTuple):
 class Speed:
     """What the parts of one process took, added up as they come."""
 
-    def __init__(self, n_parts: int, cores: int, actors: int) -> None:
-        self.n_parts, self.cores, self.actors, self.n_made = n_parts, cores, actors, 0
+    def __init__(self, n_parts: int, cores: int, actors: int, gpus: int = 0) -> None:
+        self.n_parts, self.cores, self.actors, self.gpus, self.n_made = n_parts, cores, actors, gpus, 0
+        self.windows = 0  # of a batch on a GPU: what the last actor to tell took
         self.sums = dict.fromkeys((*COUNTS, *STAGES), 0.0)
         self._began = time.perf_counter()
 
     def add(self, made: Mapping[str, Any]) -> Done:
         """With the summary of one more part."""
         self.n_made += 1
+        self.windows = made["windows"] or self.windows
         for name in self.sums:
             self.sums[name] += made[name]
         hours = self.sums["audio_s"] / 3600
@@ -94,6 +101,7 @@ class Speed:
             "actors": self.actors,
             "audio_h_per_hour": audio_h / hours,
             "audio_h_per_core_hour": audio_h / hours / self.cores,
+            **self._of_gpus(audio_h / hours),
             "stages": {stage: seconds / whole for stage, seconds in stages.items()},
             "bottleneck": max(stages, key=lambda stage: stages[stage]),
             "probe": dict(tried) if tried else None,  # seconds of each stage for an hour of sound
@@ -101,9 +109,13 @@ class Speed:
         }
         return {name: _short(value) for name, value in said.items()}
 
+    def _of_gpus(self, rate: float) -> dict[str, Any]:
+        per = rate / self.gpus if self.gpus else None
+        return {"gpus": self.gpus, "audio_h_per_gpu_hour": per, "batch_windows": self.windows or None}
+
     def _cost(self, prices: Prices, audio_h: float, hours: float) -> dict[str, float]:
         requests = self.sums["gets"] * prices.gets_1000 / 1000 + self.n_made * prices.puts_1000 / 1000
-        cost = self.cores * hours * prices.core_hour + requests
+        cost = (self.cores * prices.core_hour + self.gpus * prices.gpu_hour) * hours + requests
         return {"job": cost, "audio_hours_1000": 1000 * cost / audio_h if audio_h else 0.0}
 
     def _hours(self) -> float:
@@ -114,8 +126,9 @@ def told(report: Mapping[str, Any]) -> str:
     """The report as a line."""
     share, cost = report["stages"][report["bottleneck"]], report["cost"]
     money = f"; it cost {cost['job']:.4g}, {cost['audio_hours_1000']:.4g} for 1,000 hours of sound" if cost else ""
+    gpus = f", {report['audio_h_per_gpu_hour']:.0f} a GPU hour on {report['gpus']} GPUs" if report["gpus"] else ""
     return (
-        f"{report['audio_h_per_core_hour']:.0f} hours of sound a core hour on {report['cores']} cores; "
+        f"{report['audio_h_per_core_hour']:.0f} hours of sound a core hour on {report['cores']} cores{gpus}; "
         f"{share:.0%} of the time went into {report['bottleneck']}{money}"
     )
 

@@ -1,22 +1,28 @@
 """One unit to one row: decoded, windowed, scored; whatever happens, the row says it.
 
+On a core a unit is scored alone, on a device (device.py) with as many as fill a batch; all else is the same.
+
 Shapes: W windows, K labels.
 """
 
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
 
+from instrunet.archive.device import Device
 from instrunet.archive.speed import Clock
 from instrunet.audio import io
-from instrunet.audio.isolated import ahead
+from instrunet.audio.ahead import ahead
 from instrunet.bundle import Bundle, Heard
 from instrunet.data import places
 from instrunet.data.remote import CHUNK
+from instrunet.hearing import Seen
 
 STATUSES = ("tagged", "silent", "too_short", "duplicate", "damaged", "corrupt", "unreadable", "deleted")
 BAD = ("damaged", "corrupt", "unreadable")
@@ -38,22 +44,31 @@ SCHEMA = pa.schema(
 )
 EMBEDDED = SCHEMA.append(pa.field("embeddings", pa.list_(pa.list_(pa.float16()))))  # of each window, on request
 
+Unit = dict[str, Any]  # a row of the work list
+Row = dict[str, Any]
+Found = Any  # of a unit: what `ready` made of its sound, why there is none (DecodeError), or None: all is known
+
 
 def tag_all(
-    units: list[dict[str, Any]],
+    units: list[Unit],
     bundle: Bundle,
     read: io.Read = io.read,
     embed: bool = False,
     clock: Clock | None = None,
-) -> list[dict[str, Any]]:
-    """Their output rows; the next unit is decoded while the network looks at this one."""
-    clock = clock or Clock()
-    with closing(_Copy()) as copy:
-        heard = ahead(lambda unit: _heard(unit, bundle, partial(_read, copy, read, clock)), units)
-        return [_row(unit, sound, bundle, embed, clock) for unit, sound in zip(units, heard, strict=True)]
+    device: Device | None = None,
+) -> list[Row]:
+    """Their output rows; the next units are decoded while the network looks at these."""
+    clock, ears = clock or Clock(), device or _OneByOne(bundle)
+    with _Copies(units) as copies:
+        found = ahead(lambda unit: _found(unit, bundle, ears, partial(_read, copies, read, clock)), units, ears.threads)
+        batches = _batches(zip(units, found, strict=True), ears.n_windows)
+        told = partial(_rows, bundle=bundle, hear=partial(ears.hear, embed=embed, clock=clock), embed=embed)
+        # A device's next batch is gathered beside; a core has one thread, and keeps it
+        made = ahead(told, batches) if device else map(told, batches)
+        return [row for rows in made for row in rows]
 
 
-def tag(unit: dict[str, Any], bundle: Bundle, read: io.Read = io.read, embed: bool = False) -> dict[str, Any]:
+def tag(unit: Unit, bundle: Bundle, read: io.Read = io.read, embed: bool = False) -> Row:
     """The output row of a unit; `stop_s` is filled in where only decoding could tell."""
     (row,) = tag_all([unit], bundle, read, embed)
     return row
@@ -76,58 +91,111 @@ def counts(units: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str,
     }
 
 
-class _Copy:
-    """The file of a unit; a store's is fetched once for the units of it that follow each other."""
+class _OneByOne:
+    """What stands for a device on a core."""
 
-    def __init__(self) -> None:
-        self._held, self._uri, self._path = ExitStack(), "", Path()
+    threads, n_windows = None, 0
 
-    def of(self, unit: dict[str, Any]) -> Path:
-        if unit["uri"] != self._uri:
-            self.close()
-            self._path = self._held.enter_context(places.sound(unit["uri"], unit["n_bytes"]))
-            self._uri = unit["uri"]
-        return self._path
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
 
-    def close(self) -> None:
-        self._uri = ""
-        self._held.close()
+    def ready(self, sound: io.Sound, start_s: float) -> tuple[io.Sound, float]:
+        return sound, start_s
+
+    def hear(self, sounds: Sequence[tuple[io.Sound, float]], embed: bool, clock: Clock) -> list[Heard]:
+        heard = []
+        for sound, start_s in sounds:
+            with clock("features"):
+                seen = self._bundle.look(sound, start_s)
+            with clock("network"):
+                heard.append(self._bundle.judge(seen, embed))
+        return heard
 
 
-def _heard(unit: dict[str, Any], bundle: Bundle, read: Callable[..., io.Sound]) -> io.Sound | io.DecodeError | None:
+class _Copies:
+    """The files of units; a store's is fetched once, and kept until the last unit of it has been read."""
+
+    def __init__(self, units: Iterable[Unit]) -> None:
+        self._left = Counter(unit["uri"] for unit in units if not unit["status"])
+        self._locks = {uri: Lock() for uri in self._left}
+        self._held: dict[str, tuple[ExitStack, Path]] = {}
+
+    @contextmanager
+    def of(self, unit: Unit, clock: Clock) -> Iterator[Path]:
+        uri = unit["uri"]
+        try:
+            with clock("fetch"), self._locks[uri]:
+                if uri not in self._held:
+                    held = ExitStack()
+                    self._held[uri] = held, held.enter_context(places.sound(uri, unit["n_bytes"]))
+            yield self._held[uri][1]
+        finally:
+            with self._locks[uri]:
+                self._left[uri] -= 1
+                if not self._left[uri]:
+                    self._put_away(uri)
+
+    def __enter__(self) -> "_Copies":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for uri in [*self._held]:
+            self._put_away(uri)
+
+    def _put_away(self, uri: str) -> None:
+        held, _ = self._held.pop(uri, (None, None))
+        if held:
+            held.close()
+
+
+def _found(unit: Unit, bundle: Bundle, ears: Device | _OneByOne, read: Callable[..., Any]) -> Found:
     """Its sound, or why there is none; nothing of a unit whose status is known."""
     if unit["status"]:
         return None
     try:
-        return read(unit, bundle.spec.front.sample_rate, unit["start_s"], unit["stop_s"])
+        return read(ears, unit, bundle.spec.front.sample_rate, unit["start_s"], unit["stop_s"])
     except io.DecodeError as error:
         return error
 
 
-def _read(copy: _Copy, read: io.Read, clock: Clock, unit: dict[str, Any], *of: Any) -> io.Sound:
-    with clock("fetch"):
-        path = copy.of(unit)
-    try:
-        with clock("decode"):
-            return read(path, *of)
-    except io.DecodeError as error:  # reasons name the object and not its copy
-        raise io.DecodeError(error.status, str(error).replace(str(path), unit["uri"])) from None
+def _read(copies: _Copies, read: io.Read, clock: Clock, ears: Device | _OneByOne, unit: Unit, *of: Any) -> Any:
+    with copies.of(unit, clock) as path:
+        try:
+            with clock("decode"):
+                return ears.ready(read(path, *of), unit["start_s"])
+        except io.DecodeError as error:  # reasons name the object and not its copy
+            raise io.DecodeError(error.status, str(error).replace(str(path), unit["uri"])) from None
 
 
-def _row(
-    unit: dict[str, Any], heard: io.Sound | io.DecodeError | None, bundle: Bundle, embed: bool, clock: Clock
-) -> dict[str, Any]:
+def _batches(found: Iterable[tuple[Unit, Found]], n_windows: int) -> Iterator[list[tuple[Unit, Found]]]:
+    """In order, so many at a time as have that many windows or a few more."""
+    some, n = list[tuple[Unit, Found]](), 0
+    for unit, sound in found:
+        some.append((unit, sound))
+        n += len(sound.windows.cut.start_s) if isinstance(sound, Seen) else 0
+        if n >= n_windows:
+            yield some
+            some, n = [], 0
+    if some:
+        yield some
+
+
+def _rows(
+    found: list[tuple[Unit, Found]], bundle: Bundle, hear: Callable[[list[Any]], list[Heard]], embed: bool
+) -> list[Row]:
+    heard = iter(hear([sound for _, sound in found if not isinstance(sound, io.DecodeError | None)]))
+    return [_row(unit, sound, bundle, heard, embed) for unit, sound in found]
+
+
+def _row(unit: Unit, sound: Found, bundle: Bundle, heard: Iterator[Heard], embed: bool) -> Row:
     row = {name: unit[name] for name in ("unit_id", "uri", "start_s", "stop_s", "status", "error")}
     row |= {"flags": [], "window_start_s": [], "scores": [], "measures": [], "bundle": bundle.fingerprint}
     row |= {"embeddings": []} if embed else {}
-    if heard is None:
+    if sound is None:
         return row
-    if isinstance(heard, io.DecodeError):
-        return row | {"status": heard.status, "error": str(heard)}
-    with clock("features"):
-        seen = bundle.look(heard, unit["start_s"])
-    with clock("network"):
-        return row | _scored(unit, bundle.judge(seen, embed))
+    if isinstance(sound, io.DecodeError):
+        return row | {"status": sound.status, "error": str(sound)}
+    return row | _scored(unit, next(heard))
 
 
 def _scored(unit: dict[str, Any], heard: Heard) -> dict[str, Any]:

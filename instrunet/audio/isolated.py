@@ -12,12 +12,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 
@@ -26,9 +24,6 @@ from instrunet.audio.io import LONGEST, Header, Listener, Sound
 from instrunet.errors import JobError
 
 PIPE_BYTES = 1 << 20  # a reply comes in a few pieces, not in 40
-
-Item = TypeVar("Item")
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -134,18 +129,6 @@ class Decoder:
             except subprocess.TimeoutExpired:
                 child.kill()
         return None
-
-
-def ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-    """`make` of each, in order; the next one is made while the caller works on this one."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = None
-        for item in items:
-            ready, coming = coming, pool.submit(make, item)
-            if ready:
-                yield ready.result()
-        if coming:
-            yield coming.result()
 
 
 def _exchange(child: "subprocess.Popen[bytes]", line: bytes, wait_s: float) -> tuple[dict[str, Any], list[Any]]:

@@ -24,5 +24,6 @@ FEATURES: dict[str, Callable[[Any], Feature]] = {
 # Those with 1 + n_samples // hop_length frames: pictures. `summary` is a list of numbers, whatever the length.
 SHARE = "share"  # [B], beside the features of a batch: how much of a window is its own, where windows differ in length
 FRAME_FEATURES = tuple(name for name in FEATURES if name != "summary")
+IN_TORCH = ("logmel", "chroma")  # the others' `forward` is `fast`, on the CPU
 
-__all__ = ["FEATURES", "FRAME_FEATURES", "SHARE", "Feature", "FeatureSpec", "LogMel", "LogMelSpec"]
+__all__ = ["FEATURES", "FRAME_FEATURES", "IN_TORCH", "SHARE", "Feature", "FeatureSpec", "LogMel", "LogMelSpec"]

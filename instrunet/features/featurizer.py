@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -84,6 +85,16 @@ class Windows:
     measures: list[float] = field(default_factory=list)  # of the sound as a whole, see `measures`
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A sound's windows [W, N] as they are before any level or feature; the sound itself has `own` samples of them."""
+
+    start_s: list[float]
+    wave: NDArray[np.float32]
+    own: int
+    duration_s: float
+
+
 class Featurizer(nn.Module):
     """Windows [W, N] to {name: [W, F, L]}; `fast` is the same on the CPU, one by one: batches miss the cache."""
 
@@ -96,10 +107,20 @@ class Featurizer(nn.Module):
 
     def forward(self, wave: Tensor) -> dict[str, Tensor]:
         level = _level(wave, self.spec.level)
+        short = max(0, self.spec.least - wave.shape[-1])
+        level = F.pad(level, (0, short)) if short else level
         return {name: part(level) for name, part in self.parts.items()}
 
     def fast(self, wave: NDArray[np.float32]) -> Windows:
         """A sound of any length, already at `spec.sample_rate`, to all of its windows."""
+        cut = self.cut(wave)
+        seen = self.fast_windows(cut.wave, cut.start_s)
+        first = seen.features[self.spec.features[0].name]
+        found = measured(cut.wave[:, : cut.own], first, cut.duration_s, self.spec.sample_rate)
+        return replace(seen, measures=found.tolist())
+
+    def cut(self, wave: NDArray[np.float32]) -> Cut:
+        """The first step of `fast`."""
         rate, seconds, at = self.spec.sample_rate, len(wave) / self.spec.sample_rate, 0
         if self.spec.trim_db is not None:
             at, stop = trimmed(wave, rate, self.spec.trim_db)
@@ -108,9 +129,7 @@ class Featurizer(nn.Module):
         begins, cut = windows.cut(wave, own, self.spec.hop)
         if self.spec.long == "first":
             begins, cut = begins[:1], cut[:1]
-        seen = self.fast_windows(cut, [(at + begin) / rate for begin in begins])
-        first = seen.features[self.spec.features[0].name]
-        return replace(seen, measures=measured(cut[:, : len(wave)], first, seconds, rate).tolist())
+        return Cut([(at + begin) / rate for begin in begins], cut, len(wave), seconds)
 
     def fast_windows(self, cut: NDArray[np.float32], start_s: list[float] | None = None) -> Windows:
         """Windows [W, N] that are already cut. Their level is that of the sound, without what fills up a short one."""

@@ -4,6 +4,7 @@ Shapes: W windows, N samples of a window, F bands, L frames, K frequency bins, M
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,20 +46,38 @@ PAUSE = 1e-2  # a window 40 dB below the loudest says nothing about a recording
 HANN = torch.hann_window(N_FFT)
 
 
+class Levels(NamedTuple):
+    """What windows are like before their features: which are `loud` [W], and the first three measures of those."""
+
+    loud: NDArray[np.bool_]
+    rows: tuple[NDArray[np.floating], ...]
+
+
 def measured(cut: NDArray[np.float32], feature: NDArray[np.float32], seconds: float, rate: int) -> NDArray[np.float32]:
     """[M] of one sound, from its windows [W, N] and their first feature [W, F, L]; nothing, [0], where it is silent."""
+    return with_feature(levels(cut, rate), feature, seconds)
+
+
+def levels(cut: NDArray[np.float32], rate: int) -> Levels:
     peak = np.maximum(cut.max(1, initial=0.0), -cut.min(1, initial=0.0))
     loud = peak >= max(QUIET, PAUSE * float(peak.max(initial=0.0)))
     if not loud.any():
-        return np.zeros(0, np.float32)
-    wave, values = (cut, feature) if loud.all() else (cut[loud], feature[loud])
+        return Levels(loud, ())
+    wave = cut if loud.all() else cut[loud]
     rows = (
         10 * np.log10(np.maximum(np.einsum("wn,wn->w", wave, wave) / wave.shape[1], 1e-12)),
         20 * np.log10(peak[loud]),
         bandwidth(torch.from_numpy(wave), rate),
-        values.min((1, 2)),
-        values.max((1, 2)),
     )
+    return Levels(loud, rows)
+
+
+def with_feature(of: Levels, feature: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:
+    """[M]; of the feature only the smallest and the largest value of each window count."""
+    if not of.rows:
+        return np.zeros(0, np.float32)
+    values = feature if of.loud.all() else feature[of.loud]
+    rows = (*of.rows, values.min((1, 2)), values.max((1, 2)))
     return np.array([*np.median(np.stack(rows), axis=1), seconds], np.float32)
 
 

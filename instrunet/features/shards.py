@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from instrunet.audio import io
+from instrunet.audio.ahead import ahead
 from instrunet.audio.fingerprint import ClipPrint, Ear
-from instrunet.audio.isolated import ahead
 from instrunet.augment.copies import CopiesSpec, copied, number_of
 from instrunet.data import places
 from instrunet.data.parts import part_path

@@ -10,13 +10,13 @@ from instrunet.errors import ConfigError
 
 
 def part(**more: float) -> dict[str, Any]:
-    plain = {"files": 10, "bad": 1, "audio_s": 3600.0, "gets": 20, "part": 0}
+    plain = {"files": 10, "bad": 1, "audio_s": 3600.0, "gets": 20, "part": 0, "windows": 0}
     return plain | dict.fromkeys(speed.STAGES, 1.0) | more
 
 
-def an_hour(made: list[dict[str, Any]], prices: Prices) -> dict[str, Any]:
+def an_hour(made: list[dict[str, Any]], prices: Prices, gpus: int = 0) -> dict[str, Any]:
     """The report of a job on 4 cores that took half an hour."""
-    found = Speed(8, 4, 3)
+    found = Speed(8, 4, 3, gpus)
     for one in made:
         found.add(one)
     found._began -= 1800
@@ -40,6 +40,16 @@ def test_money_is_cores_by_time_and_requests() -> None:
     assert report["cost"]["job"] == pytest.approx(4 * 0.5 * 0.05 + 40 * 0.4 / 1000 + 2 * 5 / 1000, rel=0.01)
     assert report["cost"]["audio_hours_1000"] == pytest.approx(report["cost"]["job"] * 500, rel=0.01)
     assert "it cost 0.126, 63 for 1,000 hours of sound" in speed.told(report)
+
+
+def test_a_gpu_hour_counts_beside_the_core_hours_of_its_decoders() -> None:
+    report = an_hour([part(), part(windows=64)], Prices.of("core_hour=0.05,gpu_hour=3"), gpus=2)
+    assert (report["gpus"], report["batch_windows"]) == (2, 64)
+    assert report["audio_h_per_gpu_hour"] == pytest.approx(2, rel=0.01)
+    assert report["cost"]["job"] == pytest.approx(0.5 * (4 * 0.05 + 2 * 3), rel=0.01)
+    assert speed.told(report).startswith("1 hours of sound a core hour on 4 cores, 2 a GPU hour on 2 GPUs; ")
+    without = an_hour([part()], Prices())
+    assert (without["gpus"], without["audio_h_per_gpu_hour"], without["batch_windows"]) == (0, None, None)
 
 
 @pytest.mark.parametrize("text", ["core_hours=1", "core_hour=cheap", "core_hour=-1"])

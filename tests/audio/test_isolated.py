@@ -15,7 +15,8 @@ import soundfile as sf
 from conftest import ROOT
 
 from instrunet.audio import io, isolated
-from instrunet.audio.isolated import Decoder, Limits, ahead
+from instrunet.audio.ahead import ahead
+from instrunet.audio.isolated import Decoder, Limits
 from instrunet.errors import JobError
 
 RATE = 22_050

@@ -68,7 +68,7 @@ def test_scores_are_the_same_wherever_the_network_runs(home: Path) -> None:
 
 
 def asked(text: str, home: Path, bundle: Bundle, embeddings: bool = False, out: str = "nowhere") -> str:
-    return tag._runtime(bundle, Namespace(runtime=text, embeddings=embeddings), home / out)
+    return tag._runtime(bundle, Namespace(runtime=text, embeddings=embeddings, verbose=False), home / out)
 
 
 def test_what_is_asked_for_by_name_is_taken_with_a_warning(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,76 @@
+"""Several sounds at a time: what is made ahead of its turn, and decoders with a thread each to make it in."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple, Self, TypeVar
+
+from instrunet.audio.io import Header, Sound
+from instrunet.audio.isolated import Decoder, Limits
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+class Threads(NamedTuple):
+    """So many, which all share who work `ahead` in a process."""
+
+    n: int
+    pool: ThreadPoolExecutor
+
+
+def ahead(make: Callable[[Item], Made], items: Iterable[Item], threads: Threads | None = None) -> Iterator[Made]:
+    """`make` of each, in order; the next one, or one a thread, is made while the caller works on this one."""
+    coming: deque[Future[Made]] = deque()
+    with nullcontext(threads.pool) if threads else ThreadPoolExecutor(1) as pool:
+        try:
+            for item in items:
+                coming.append(pool.submit(make, item))
+                if len(coming) > (threads.n if threads else 1):
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:  # nothing is still at work when its caller puts away what it works with
+            for left in coming:
+                left.cancel()
+            wait(coming)
+
+
+class Decoders:
+    """So many children, each with a thread: `read` and `probe` are those of one that is free."""
+
+    def __init__(self, limits: Limits, n: int) -> None:
+        self.threads = Threads(n, ThreadPoolExecutor(n))
+        self._each = [Decoder(limits) for _ in range(n)]
+        self._free: SimpleQueue[Decoder] = SimpleQueue()
+        for decoder in self._each:
+            self._free.put(decoder)
+
+    def read(self, *of: Any) -> Sound:
+        with self._one() as decoder:
+            return decoder.read(*of)
+
+    def probe(self, path: Path) -> Header:
+        with self._one() as decoder:
+            return decoder.probe(path)
+
+    def close(self) -> None:
+        for decoder in self._each:
+            decoder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _one(self) -> Iterator[Decoder]:
+        decoder = self._free.get()
+        try:
+            yield decoder
+        finally:
+            self._free.put(decoder)
