@@ -2,9 +2,9 @@
 
 python benchmarks/together.py [--device cuda] [--decoders 8] [--files 64]
 
-First, on one core and by the processor's own time, ms of features and network for a window of short files (3 s) and of
+First, on one core by the processor's own time, ms of features and network for a window of short files (3 s) and of
 longer ones (30 s), each alone and 16 and 32 windows at a time. Then on the device: windows a second at each size of a
-batch, and what an actor of a tagging makes of files of 30 s (half FLAC, half MP3), one and four parts at a time, with so
+batch, and what an actor of a tagging makes of files of 30 s (half FLAC, half MP3), one and four parts at a time, by as
 many decoders. The last line is JSON. Without a GPU the device is PyTorch's CPU, which says nothing of a GPU's speed.
 """
 
