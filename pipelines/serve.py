@@ -11,6 +11,7 @@ from threading import Event
 from typing import Any
 
 from ray import serve
+from ray.exceptions import RayError
 
 from instrunet.audio.io import Sound
 from instrunet.bundle import Bundle
@@ -25,6 +26,7 @@ from pipelines.said import Limits
 from pipelines.shelf import Shelf
 
 APP = "instrunet"
+RENEW_S = 120.0  # to load a bundle that an alias has moved to
 TOGETHER, WAIT_S = 16, 0.01  # sounds whose windows share a batch, and how long the first waits for others
 
 
@@ -105,14 +107,26 @@ def _start(args: argparse.Namespace, port: int, app: Any) -> Any:
 
 def _wait(shelf: Shelf, handle: Any, refresh_s: float) -> None:
     """Where names have an alias, with a look every so often whether it has moved."""
+    moved: list[str] = []
     try:
         while not Event().wait(refresh_s if shelf.moves else None):
-            if moved := shelf.renew():
-                handle.renew.remote(moved).result()
+            moved += shelf.renew()
+            if moved and _renewed(handle, moved):
                 for name in moved:
                     note(f"{name}: {shelf.places[name]}")
+                moved = []
     except (KeyboardInterrupt, SystemExit):
         note("stopped")
+
+
+def _renewed(handle: Any, names: list[str]) -> bool:
+    """A server that starts again meanwhile reads for itself what has moved."""
+    try:
+        handle.renew.remote(names).result(timeout_s=RENEW_S)
+    except (RayError, TimeoutError) as error:
+        note(f"warning: {', '.join(names)} moved, which the server has yet to take: {str(error).splitlines()[0]}")
+        return False
+    return True
 
 
 def _limits(args: argparse.Namespace) -> Limits:

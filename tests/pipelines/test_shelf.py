@@ -15,11 +15,12 @@ import pytest
 from archives import sound, write
 from conftest import environment, make_place
 from mlflow import MlflowClient
+from ray.exceptions import ActorDiedError
 from test_registry import client, mlflow
 
 from instrunet.bundle import Bundle
 from instrunet.data.parts import read_json
-from pipelines import registry
+from pipelines import registry, serve
 from pipelines.shelf import Shelf
 
 __all__ = ["client", "mlflow"]
@@ -83,6 +84,36 @@ def test_what_cannot_be_had_leaves_the_old_version(
     client.delete_registered_model_alias("tiny", "champion")
     assert shelf.renew() == []  # and an alias that is gone leads where it led
     client.set_registered_model_alias("tiny", "champion", "2")
+
+
+class Handle:
+    """A server that cannot take what has moved when it is first told."""
+
+    def __init__(self) -> None:
+        self.told: list[list[str]] = []
+        self.renew = self
+
+    def remote(self, names: list[str]) -> "Handle":
+        self.told.append([*names])
+        return self
+
+    def result(self, timeout_s: float) -> None:
+        if len(self.told) == 1:
+            raise ActorDiedError
+        if len(self.told) == 2:
+            raise KeyboardInterrupt
+
+
+def test_a_server_that_is_away_is_told_again(
+    client: MlflowClient, mlflow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.set_registered_model_alias("tiny", "champion", "1")
+    shelf, handle = Shelf(["models:/tiny@champion"], tmp_path, "torch"), Handle()
+    client.set_registered_model_alias("tiny", "champion", "2")
+    serve._wait(shelf, handle, 0.01)
+    assert handle.told == [["tiny@champion"]] * 2
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("warning: tiny@champion moved, which the server has yet to take: ") and last == "stopped"
 
 
 @pytest.mark.ray
