@@ -6,11 +6,11 @@ times, and two thirds of its time go into the tonnetz; here one STFT serves all,
 Shapes: B clips, T samples, L frames, K frequency bins, P peaks.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from instrunet.config import Spec
@@ -41,6 +41,19 @@ class SummarySpec(Spec):
 
     name: Literal["summary"] = "summary"
     sample_rate: int = Field(22_050, gt=12_800)  # the last band of the contrast begins at 6,400 Hz
+    # What is so much below a clip's loudest counts as nothing in contrast and tonnetz. None, the seed's: in bands and
+    # frames without sound they are what an FFT rounds to, which no graph (ONNX) repeats
+    quiet_db: float | None = Field(None, gt=0, le=100)
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Bundles from before there was `quiet_db` keep their fingerprints."""
+        return {name: value for name, value in dump(self).items() if name != "quiet_db" or value is not None}
+
+    @property
+    def quiet(self) -> float:
+        """The same as a share of an amplitude."""
+        return 0.0 if self.quiet_db is None else float(10 ** (-self.quiet_db / 20))
 
     def shape(self, n_samples: int) -> tuple[int, int]:
         """(392, 1), whatever the length."""
@@ -62,7 +75,7 @@ class Summary(nn.Module):
 
     def fast(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:
         """One clip [T] to [392, 1]."""
-        parts = describe(wave, self.spec.sample_rate)
+        parts = describe(wave, self.spec)
         numbers = [statistic(parts[name], axis=1) for name in ROWS for statistic in (np.mean, np.std)]
         return np.concatenate(numbers).astype(np.float32)[:, None]
 
@@ -77,10 +90,11 @@ def names() -> list[str]:
     ]
 
 
-def describe(wave: NDArray[np.float32], sample_rate: int) -> dict[str, NDArray[np.floating]]:
+def describe(wave: NDArray[np.float32], spec: SummarySpec) -> dict[str, NDArray[np.floating]]:
     """Each of ROWS as [rows, L]."""
     import librosa
 
+    sample_rate = spec.sample_rate
     magnitude = magnitudes(wave, N_FFT, HOP_LENGTH)  # [K, L]
     power = magnitude**2
     mel = mel_bands(sample_rate, N_FFT, N_MELS, 0.0, sample_rate / 2) @ np.ascontiguousarray(power)
@@ -89,8 +103,8 @@ def describe(wave: NDArray[np.float32], sample_rate: int) -> dict[str, NDArray[n
         "mfcc": librosa.feature.mfcc(S=librosa.power_to_db(mel), n_mfcc=N_MFCC),
         "chroma": _chroma(power, sample_rate),
         "mel": mel,
-        "contrast": _contrast(magnitude, hz),
-        "tonnetz": _tonnetz(wave, magnitude, sample_rate),
+        "contrast": _contrast(np.maximum(magnitude, spec.quiet * magnitude.max()), hz),
+        "tonnetz": _tonnetz(wave, magnitude, spec),
         "zero_crossings": _zero_crossings(wave),
         "centroid": _centroid(magnitude, hz),
         "rolloff": _rolloff(magnitude, hz),
@@ -105,12 +119,15 @@ def _chroma(power: NDArray[np.float32], sample_rate: int) -> NDArray[np.floating
     return chroma
 
 
-def _tonnetz(wave: NDArray[np.float32], magnitude: NDArray[np.float32], sample_rate: int) -> NDArray[np.floating]:
+def _tonnetz(wave: NDArray[np.float32], magnitude: NDArray[np.float32], spec: SummarySpec) -> NDArray[np.floating]:
     import librosa
 
+    sample_rate = spec.sample_rate
     tuning = _tuning(magnitude, sample_rate, 36)
     transform = constant_q(sample_rate, HOP_LENGTH, C1_HZ * 2.0 ** (tuning / 36), 7 * 36, 36)
-    chroma = librosa.feature.chroma_cqt(C=transform(wave), sr=sample_rate)
+    amplitudes = transform(wave)
+    loud = amplitudes.sum(0)
+    chroma = librosa.feature.chroma_cqt(C=amplitudes * (loud >= spec.quiet * loud.max()), sr=sample_rate)
     tonnetz: NDArray[np.floating] = librosa.feature.tonnetz(chroma=chroma, sr=sample_rate)
     return tonnetz
 

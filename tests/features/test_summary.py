@@ -10,12 +10,13 @@ import torch
 from making import tone
 from numpy.typing import NDArray
 
+from instrunet.config import fingerprint
 from instrunet.data.synth import SynthSpec, render_clip
 from instrunet.errors import ConfigError
 from instrunet.experiment import Experiment
 from instrunet.features import FEATURES, FRAME_FEATURES, shards
 from instrunet.features.featurizer import Featurizer, FrontEnd, Statistics
-from instrunet.features.summary import ROWS, Summary, SummarySpec, names
+from instrunet.features.summary import ROWS, Summary, SummarySpec, describe, names
 from instrunet.models import Network
 from instrunet.models.picture import PictureSpec
 from instrunet.models.seed_cnn import Iteration11Spec, Task8Spec
@@ -87,6 +88,27 @@ def test_equals_librosa_on_odd_sounds(sound: str) -> None:
     for name, n in ROWS.items():
         kind = slice(at, at := at + 2 * n)
         assert np.abs(got[kind] - want[kind]).max() <= 1e-5 * max(np.abs(want[kind]).max(), 0.1), name
+
+
+def test_what_is_quiet_may_count_as_nothing() -> None:
+    """The silent half of a clip has no tonnetz then, and no valley is deeper than so much below the loudest."""
+    plain, spec = SummarySpec(), SummarySpec(quiet_db=80.0)
+    half = np.concatenate([NOISE[:RATE], np.zeros(3 * RATE, np.float32)])
+    got, want = describe(half, spec), describe(half, plain)
+    silent = slice(3 * len(got["tonnetz"][0]) // 4, None)
+    assert np.abs(want["tonnetz"][:, silent]).max() > 0.01 and not got["tonnetz"][:, silent].any()
+    loud = slice(0, RATE // 512 - 4)
+    np.testing.assert_allclose(got["tonnetz"][:, loud], want["tonnetz"][:, loud], atol=1e-6)
+    np.testing.assert_allclose(describe(NOISE, spec)["contrast"], describe(NOISE, plain)["contrast"], atol=1e-4)
+    note = describe(tone(440.0, 1.0, rate=RATE), spec)["contrast"]
+    assert note.max() <= 40.1 < describe(tone(440.0, 1.0, rate=RATE), plain)["contrast"].max()  # 10 log10 of 1e4
+    assert all(np.array_equal(got[name], want[name]) for name in ROWS if name not in ("contrast", "tonnetz"))
+
+
+def test_bundles_from_before_keep_their_fingerprint() -> None:
+    assert SummarySpec().fingerprint() == fingerprint({"name": "summary", "sample_rate": RATE})
+    assert SummarySpec(quiet_db=80).fingerprint() != SummarySpec().fingerprint()
+    assert SummarySpec.parse(SummarySpec(quiet_db=80).model_dump(), "x") == SummarySpec(quiet_db=80)
 
 
 def test_every_number_has_a_name() -> None:

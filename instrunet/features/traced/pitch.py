@@ -114,7 +114,8 @@ class TracedTonnetz(nn.Module):
         self.register_buffer("corners", torch.from_numpy(corners), persistent=False)  # [6, 12]
         self.register_buffer("ones", torch.ones(self.n_fft), persistent=False)
 
-    def forward(self, wave: Tensor, magnitude: Tensor) -> Tensor:
+    def forward(self, wave: Tensor, magnitude: Tensor, quiet: float) -> Tensor:
+        """Frames of which less than the share `quiet` of the loudest is left count as silent."""
         n_frames, tuning = magnitude.shape[2], self.tuning(magnitude)
         values = self.values[tuning]  # [B, 2, BINS, W]
         place = (self.first[tuning].long()[..., None] + torch.arange(values.shape[3])).unsqueeze(1).expand_as(values)
@@ -125,7 +126,8 @@ class TracedTonnetz(nn.Module):
         for octave in range(1, N_OCTAVES):
             wave = self.halved(wave)
             amplitudes = amplitudes + self._octave(wave, octave, real, imaginary)[..., :n_frames]
-        chroma = normal(self.classes @ amplitudes)
+        loud = amplitudes.sum(1, keepdim=True)
+        chroma = normal(self.classes @ (amplitudes * (loud >= quiet * loud.amax(2, keepdim=True))))
         whole = chroma.sum(1, keepdim=True)
         return self.corners @ (chroma / torch.where(whole < TINY, 1.0, whole))
 

@@ -25,9 +25,9 @@ from instrunet.features.summary import (
 )
 from instrunet.features.traced.pitch import TracedTonnetz, TunedChroma
 
-# In bands without sound the valleys of the contrast are what the FFT rounds to, and where a clip has been silent for as
-# long as its lowest filters last, the tonnetz is what soxr's does: of 100 real clips the numbers are up to 0.1 and 0.6
-# deviations from numpy's, as they would be from another FFT's
+# Without `quiet_db`: in bands without sound the valleys of the contrast are what the FFT rounds to, and where a clip
+# has been silent for as long as its lowest filters last, the tonnetz is what soxr's does: of 100 real clips the numbers
+# are up to 0.1 and 0.6 deviations from numpy's, as they would be from another FFT's
 ROUNDING = ("contrast", "tonnetz")
 
 
@@ -40,7 +40,7 @@ class TracedSummary(nn.Module):
 
     def __init__(self, spec: SummarySpec) -> None:
         super().__init__()
-        rate = spec.sample_rate
+        rate, self.quiet = spec.sample_rate, spec.quiet
         self.magnitude = Spectrogram(N_FFT, hop_length=HOP_LENGTH, power=1.0, pad_mode="constant", window_fn=hann)
         self.chroma, self.tonnetz = TunedChroma(rate), TracedTonnetz(rate)
         hz = np.linspace(0, rate / 2, N_FFT // 2 + 1)
@@ -66,13 +66,14 @@ class TracedSummary(nn.Module):
             "chroma": self.chroma(power),
             "mel": mel,
             "contrast": self._contrast(magnitude),
-            "tonnetz": self.tonnetz(wave, magnitude),
+            "tonnetz": self.tonnetz(wave, magnitude, self.quiet),
             "zero_crossings": _zero_crossings(wave),
             "centroid": self._centroid(magnitude),
             "rolloff": self._rolloff(magnitude),
         }
 
     def _contrast(self, magnitude: Tensor) -> Tensor:
+        magnitude = torch.maximum(magnitude, self.quiet * magnitude.amax((1, 2), keepdim=True))
         frames = magnitude.transpose(1, 2)  # [B, L, K]
         bands = [(frames[..., begin:stop], n) for begin, stop, n in self.bands]
         peaks, valleys = (
