@@ -67,7 +67,10 @@ def test_every_shipped_configuration_loads(path: Path) -> None:
             "front: {features: [{name: logmel, nmels: 64}]}",
             "unknown field front.features.0.nmels; did you mean n_mels?",
         ),
-        ("split: {zzz: 1}", "unknown field split.zzz; known here: by, fold, folds, keep_together, seed, test, val, val_each"),
+        (
+            "split: {zzz: 1}",
+            "unknown field split.zzz; known here: by, fold, folds, keep_together, seed, test, val, val_each",
+        ),
         ("model: {name: tsk8}", "unknown model 'tsk8'; did you mean task8?"),
         ("model: itration11", "unknown model 'itration11'; did you mean iteration11?"),
         ("data: {name: cvs, root: /x}", "unknown data 'cvs'; did you mean csv?"),
