@@ -9,6 +9,7 @@ from instrunet.features.summary import SummarySpec
 from instrunet.models import NUMBER_MODELS, ModelSpec
 from instrunet.models.attentive import AttentiveSpec
 from instrunet.models.backbone import BackboneSpec
+from instrunet.models.functionals import FunctionalsSpec
 from instrunet.models.picture import PictureSpec
 from instrunet.models.resnet import HarmonicsResnetSpec
 from instrunet.models.seed_cnn import Iteration11Spec, MultiscaleSpec, Task8Spec
@@ -26,6 +27,7 @@ SPECS: list[ModelSpec] = [
     HarmonicsResnetSpec(),
     *(SoundMindSpec(), SoundMindTimeSpec(), Dense40Spec()),
     AttentiveSpec(),
+    FunctionalsSpec(),
     *(BackboneSpec(timm_name=n) for n in ("mobilenetv4_conv_small", "mobilenetv3_large_100", "efficientnet_b0")),
     *(BackboneSpec(timm_name=n) for n in ("convnext_atto", "resnet18")),
 ]

@@ -20,6 +20,7 @@ from instrunet.models.blocks import silenced
 from instrunet.models.body import Body
 from instrunet.models.combined import Combined, CombinedSpec
 from instrunet.models.ensemble import Ensemble, EnsembleSpec, MemberSpec
+from instrunet.models.functionals import Functionals
 from instrunet.models.picture import Picture
 from instrunet.models.resnet import HarmonicsResnet
 from instrunet.models.seed_cnn import Iteration11, Task8
@@ -42,6 +43,7 @@ MODELS: dict[str, Callable[[Any, tuple[int, int], int], Body]] = {
     "soundmind_time": SoundMindTime,
     "attentive": Attentive,
     "backbone": Backbone,
+    "functionals": Functionals,
     "soundmind": SoundMind,
     "dense40": Dense40,
     "ensemble": lambda spec, grid, n: Ensemble(spec, lambda member, *of: MODELS[member.name](member, *of), grid, n),
@@ -53,7 +55,7 @@ ModelSpec = Annotated[
 NumberSpec = SoundMindSpec | Dense40Spec
 NUMBER_MODELS = ("soundmind", "dense40")  # those that read numbers (`summary`); all others look at a picture
 # Those that pool over time, whatever its length; to the others a short window is filled up
-ANY_LENGTH = ("iteration11", "multiscale", "harmonics_resnet", "soundmind_time", "attentive")
+ANY_LENGTH = ("iteration11", "multiscale", "harmonics_resnet", "soundmind_time", "attentive", "functionals")
 
 
 class Network(nn.Module):

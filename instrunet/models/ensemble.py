@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from instrunet.models.attentive import AttentiveSpec
 from instrunet.models.backbone import BackboneSpec
 from instrunet.models.body import Body, PictureBodySpec
+from instrunet.models.functionals import FunctionalsSpec
 from instrunet.models.resnet import HarmonicsResnetSpec
 from instrunet.models.seed_cnn import Iteration11Spec, MultiscaleSpec, Task8Spec
 from instrunet.models.soundmind import SoundMindTimeSpec
@@ -25,7 +26,8 @@ MemberSpec = Annotated[
     | HarmonicsResnetSpec
     | SoundMindTimeSpec
     | AttentiveSpec
-    | BackboneSpec,
+    | BackboneSpec
+    | FunctionalsSpec,
     Field(discriminator="name"),
 ]
 

@@ -19,6 +19,7 @@ from instrunet.models import MODELS, NUMBER_MODELS, SHARE, ModelSpec, Network, n
 from instrunet.models.attentive import AttentiveSpec
 from instrunet.models.backbone import BackboneSpec
 from instrunet.models.ensemble import EnsembleSpec
+from instrunet.models.functionals import FunctionalsSpec
 from instrunet.models.picture import PictureSpec
 from instrunet.models.resnet import HarmonicsResnetSpec
 from instrunet.models.seed_cnn import Iteration11Spec, MultiscaleSpec, Task8Spec
@@ -52,6 +53,8 @@ SPECS: dict[str, ModelSpec] = {
         update={"stem_kernel": (7, 5), "stem_stride": (3, 2), "dilations": (1, 2), "recurrent": False}
     ),
     "backbone": BackboneSpec(timm_name="mobilenetv4_conv_small"),
+    "functionals": FunctionalsSpec(),
+    "functionals hidden": FunctionalsSpec(picture=PictureSpec(size=24, colour=True), cepstra=99, rates=6, hidden=5),
     "ensemble": EnsembleSpec(members=(AttentiveSpec(widths=(4, 8, 8, 16)), Iteration11Spec(picture=NATIVE, se=True))),
 }
 PICTURES = [name for name, spec in SPECS.items() if spec.name not in NUMBER_MODELS]

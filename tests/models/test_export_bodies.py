@@ -18,7 +18,7 @@ from instrunet.models.soundmind import Dense40Spec, SoundMindSpec
 
 
 @pytest.mark.parametrize(
-    "name", ["multiscale se colour", "harmonics_resnet", "soundmind_time", "attentive rich", "backbone"]
+    "name", ["multiscale se colour", "harmonics_resnet", "soundmind_time", "attentive rich", "backbone", "functionals"]
 )
 def test_scores_are_the_bundles(name: str, tmp_path: Path) -> None:
     """`to_onnx` compares 1, 2 and 5 windows; an LSTM and a GRU are among them."""
@@ -29,7 +29,10 @@ def test_scores_are_the_bundles(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["multiscale se colour", "harmonics_resnet", "soundmind_time", "attentive rich", "attentive dilated", "backbone"],
+    [
+        *("multiscale se colour", "harmonics_resnet", "soundmind_time", "attentive rich", "attentive dilated"),
+        *("backbone", "functionals", "functionals hidden"),
+    ],
 )
 def test_scores_of_windows_of_any_length_are_the_bundles(name: str, tmp_path: Path) -> None:
     """Lengths between the least and the most, too, of which the exporter saw one."""
