@@ -73,6 +73,16 @@ class Experiment(Spec):
         without_weights(self.model, self.front, n_labels=2)
         return self
 
+    @model_validator(mode="after")
+    def _what_chooses_has_something_to_choose_by(self) -> Self:
+        if not self.split.val and (self.tune or not self.train.chooses_nothing):
+            asks = "tune" if self.tune else f"train.keep={self.train.keep} with train.schedule={self.train.schedule}"
+            raise ValueError(
+                f"split.val=0 leaves no clips to choose by, which {asks} needs: set split.val=0.15, or train.keep=last "
+                "and train.schedule=cosine or one_cycle, without a search"
+            )
+        return self
+
     @property
     def the_task(self) -> Task:
         return TASKS[self.task]

@@ -130,7 +130,9 @@ def write_events(folder: Path, metrics: Metrics, tick: int) -> None:
 
 
 def epoch_line(metrics: Metrics) -> str:
-    scores = "  ".join(f"{k.removeprefix('val_')} {v:.3f}" for k, v in metrics.items() if k.startswith("val_"))
+    scores = "  ".join(
+        f"{k.removeprefix('val_')} {v:.3f}" for k, v in metrics.items() if k.startswith(("val_", "learnt_"))
+    )
     rate = f"{metrics['clips_per_s']:.0f} clips/s, {metrics['wait_share']:.1%} waiting"
     if "recoveries" in metrics:
         rate += f" | after {metrics['recoveries']:.0f} collapses"

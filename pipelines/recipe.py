@@ -98,7 +98,7 @@ def folds(spec: Experiment, k: int, out: Path, verbose: bool) -> dict[str, Any]:
 def _at_random(spec: Experiment, frame: pd.DataFrame) -> Experiment:
     """The same recipe on clips dealt at random, with the sizes that the split by group came to."""
     share = frame.loc[frame["split"] != "official", "split"].value_counts(normalize=True)
-    update = {"by": "clip", "val": float(share["val"]), "test": float(share["test"]), "folds": None, "fold": 0}
+    update = {"by": "clip", "val": float(share.get("val", 0.0)), "test": float(share["test"]), "folds": None, "fold": 0}
     return spec.model_copy(
         update={
             "name": f"{spec.name[:LONGEST_NAME]}-random",  # a registered model of its own: nobody's challenger

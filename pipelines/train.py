@@ -215,8 +215,9 @@ def _summary(history: list[Metrics], experiment: Experiment, draft: BundleSpec, 
     spec, clips = experiment.train, draft.trained.n_clips
     kept = history[-1] if spec.keep == "last" else max(history, key=lambda m: m[spec.monitor] * spec.sign)
     scores = ", ".join(f"{k.removeprefix('val_')} {v:.3f}" for k, v in kept.items() if k.startswith("val_"))
+    judged = f"validation ({clips.get('val', 0)}): {scores}" if scores else "no clips were left to validate on"
     how = f"{'LEAKY: ' if draft.trained.leaky else ''}trained {history[-1]['epoch'] + 1:.4g} epochs"
-    result(f"{how} on {clips.get('train', 0)} clips; validation ({clips.get('val', 0)}): {scores}")
+    result(f"{how} on {clips.get('train', 0)} clips; {judged}")
     if tracker.url:
         waiting = f" ({tracker.pending} lines wait for the server: jobs/sync.py)" if tracker.pending else ""
         result(f"MLflow: {tracker.url}{waiting}")

@@ -69,7 +69,7 @@ def test_every_shipped_configuration_loads(path: Path) -> None:
         ),
         (
             "split: {zzz: 1}",
-            "unknown field split.zzz; known here: by, fold, folds, keep_together, seed, test, val, val_each",
+            "unknown field split.zzz; known here: by, fold, folds, keep_together, seed, test, val",
         ),
         ("model: {name: tsk8}", "unknown model 'tsk8'; did you mean task8?"),
         ("model: itration11", "unknown model 'itration11'; did you mean iteration11?"),
@@ -87,6 +87,15 @@ def test_a_typo_names_the_nearest(message: Callable[..., str], text: str, expect
         ("data: csv", "data.root is required; give it in the file or as data.root=VALUE"),
         ("train: {epochs: 0}", "train.epochs: input should be greater than 0, got 0"),
         ("train: {learning_rate: .nan}", "train.learning_rate: input should be a finite number, got nan"),
+        (
+            "{split: {val: 0}, train: {schedule: one_cycle}}",
+            "split.val=0 leaves no clips to choose by, which train.keep=best with train.schedule=one_cycle needs: set "
+            "split.val=0.15, or train.keep=last",
+        ),
+        (
+            "{split: {val: 0}, train: {keep: last}}",
+            "split.val=0 leaves no clips to choose by, which train.keep=last with train.schedule=plateau needs",
+        ),
         ("split: {val: 0.6, test: 0.5}", "split: val + test must leave something to train on; got 0.6 + 0.5"),
         ("train: 3", "train: input should be a valid dictionary or instance of TrainSpec, got 3"),
         ("1: 2", "1: keys should be strings, got 1"),

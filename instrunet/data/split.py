@@ -27,10 +27,7 @@ class SplitSpec(Spec):
 
     by: Literal["group", "clip"] = "group"  # clip: at random, to measure what that flatters; the audit calls it leaky
     keep_together: Path | None = None  # together.json of a features folder: groups that must stay on one side
-    val: float = Field(0.15, gt=0, lt=1)
-    # Each class has a group there, however few there are; false: only as many as the share asks for, so that nearly all
-    # recordings train. For `train.keep: last`, which does not choose by them
-    val_each: bool = True
+    val: float = Field(0.15, ge=0, lt=1)  # 0: all that is not tested trains, for `train.keep: last`
     test: float = Field(0.15, ge=0, lt=1)  # 0: nothing is tested here, another corpus or the folds are the judge
     seed: int = 0
     folds: int | None = Field(None, ge=2)
@@ -48,14 +45,10 @@ class SplitSpec(Spec):
     def shares(self) -> dict[str, float]:
         """Of the parts that groups are dealt to; a fold's test groups are dealt already."""
         if self.folds:
-            return {"train": (1 - self.val) * (1 - 1 / self.folds), "val": self.val * (1 - 1 / self.folds)}
-        shares = {"train": 1 - self.val - self.test, "test": self.test, "val": self.val}
+            shares = {"train": (1 - self.val) * (1 - 1 / self.folds), "val": self.val * (1 - 1 / self.folds)}
+        else:
+            shares = {"train": 1 - self.val - self.test, "test": self.test, "val": self.val}
         return {part: share for part, share in shares.items() if share}
-
-    @property
-    def each(self) -> tuple[str, ...]:
-        """Parts in which every class has a group, while it has groups to give."""
-        return tuple(part for part in self.shares if part != "val" or self.val_each)
 
 
 def assign(frame: pd.DataFrame, spec: SplitSpec, allow_leaks: bool = False) -> tuple[pd.DataFrame, list[str]]:
@@ -74,7 +67,7 @@ def assign(frame: pd.DataFrame, spec: SplitSpec, allow_leaks: bool = False) -> t
     fold = _test_fold(counts, fixed, spec.folds, spec) if spec.folds else {}
     chosen = fold | _by_group(counts, fixed | fold, spec)
     filled = frame["split"].where(known, keyed["group"].map(fixed | chosen))
-    return frame.assign(split=filled), joins + _notes(counts, chosen, {*spec.each, *fold.values()})
+    return frame.assign(split=filled), joins + _notes(counts, chosen, {*spec.shares, *fold.values()})
 
 
 def _test_fold(counts: dict[str, Counter[str]], fixed: dict[str, str], k: int, spec: SplitSpec) -> dict[str, str]:
@@ -150,13 +143,10 @@ def _by_group(counts: dict[str, Counter[str]], fixed: dict[str, str], spec: Spli
     rng, shares = np.random.default_rng(spec.seed), spec.shares
     for _ in range(ORDERS):
         order = [str(group) for group in rng.permutation(sorted(counts))]
-        chosen = _one_each(counts, order, fixed, spec.each)
-        if not _absent(counts, chosen, spec.each):
+        chosen = _one_each(counts, order, fixed, tuple(shares))
+        if not _absent(counts, chosen, tuple(shares)):
             break
     total: Counter[str] = sum(counts.values(), Counter())
-    free = [group for group in order if group not in chosen]
-    if not spec.val_each and free:  # one at least, of which its classes lose least
-        chosen[min(free, key=lambda g: sum(n / total[label] for label, n in counts[g].items()))] = "val"
     have = {part: sum((counts[g] for g, p in chosen.items() if p == part), Counter[str]()) for part in shares}
     for group in sorted(order, key=lambda g: -counts[g].total()):  # large ones first: small ones even the rest out
         if group in chosen:

@@ -1,8 +1,9 @@
 """A split as files to be mapped into memory: made once from the shards, its pages shared by all workers of a node.
 
-FOLDER/mapped/<split>/<feature>.npy   [N, F, L] in half precision, rows in the order of clips, as `shards.load` has them
-FOLDER/mapped/<split>/frames.npy      [N], how many of the L frames are a row's own
-FOLDER/mapped/<split>/rows.parquet    clip_id, uri, labels, group of each row
+FOLDER/mapped-2/<split>/
+    <feature>.npy   [N, F, L] in half precision, rows in the order of clips, as `shards.load` has them
+    frames.npy      [N], how many of the L frames are a row's own
+    rows.parquet    clip_id, uri, labels, group of each row
 
 A training that draws its rows at random from the whole split needs no more memory than a batch.
 """
@@ -22,7 +23,7 @@ from instrunet.errors import JobError
 from instrunet.features import FRAME_FEATURES, shards
 from instrunet.features.featurizer import FrontEnd
 
-FOLDER, ROWS, FRAMES = "mapped", "rows.parquet", "frames.npy"
+FOLDER, ROWS, FRAMES = "mapped-2", "rows.parquet", "frames.npy"  # 2: rows have a group
 NEEDED = ["clip_id", "uri", "labels", "group"]  # of a row, by training
 
 

@@ -34,7 +34,7 @@ from instrunet.training.state import (
     save_state,
 )
 from instrunet.training.step import Stepper, gathered, share_buffers, sum_over_workers
-from instrunet.training.validate import clip_scores, hear, misclassified
+from instrunet.training.validate import clip_scores, hear, misclassified, some_of
 
 Metrics = dict[str, float]
 Report = Callable[[Metrics, Save], None]
@@ -66,7 +66,7 @@ class _Run:
         self.job = job = replace(job, draft=draft)
         self.share = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         check(job, self.share[1])
-        self.train, self.val = self._feeds()
+        self.train, self.val, self.tried_on = self._feeds()
         self.n_batches = self.train.n_batches(self.spec.batch_size)  # of an epoch
         self.between = between if self.share[0] == 0 else None
         torch.manual_seed(job.train.seed)
@@ -158,12 +158,13 @@ class _Run:
         heard = hear(logits, self.val, self.job.draft)
         # The plain loss of the kind, whatever was trained with: runs can be compared, and it is what calibration lowers
         loss = float(build_loss(None, self.job.draft.kind)(torch.from_numpy(logits), self.val.targets))
-        metrics |= {"val_loss": loss} | clip_scores(heard) | guard.figures(heard)
+        scores = {"loss": loss} | clip_scores(heard)
+        metrics |= {f"{self.tried_on}_{name}": value for name, value in scores.items()} | guard.figures(heard)
         if self.spec.on_collapse != "ignore":
             guard.check([*self.progress.history, metrics], heard, step)
         if isinstance(self.trainee.schedule, ReduceLROnPlateau):
             self.trainee.schedule.step(loss)
-        value = metrics[self.spec.monitor] * self.spec.sign
+        value = metrics.get(self.spec.monitor, 0.0) * self.spec.sign
         if value > self.progress.best or self.spec.keep == "last":
             self.progress.best, self.progress.best_epoch = value, epoch
             self.best, self.misses = copied(self.trainee.served), misclassified(heard, self.val)
@@ -198,8 +199,11 @@ class _Run:
         if self.between:
             self.between(self.progress.step + self.trainee.meter.n, self.save)
 
-    def _feeds(self) -> list[Feed]:
-        """The first worker makes the files that all of them map, if one of them has too little memory."""
+    def _feeds(self) -> tuple[Feed, Feed, str]:
+        """Clips to learn from and to be tried on, and which those are: `val`, or `learnt` where all clips train.
+
+        The first worker makes the files that all of them map, if one of them has too little memory.
+        """
         folder, front = self.job.features, self.job.draft.front
         near = int(os.environ.get("LOCAL_WORLD_SIZE", self.share[1]))
         mapping = any(gathered(is_mapped(folder, front, self.spec.feed, near)))
@@ -212,4 +216,8 @@ class _Run:
         if problems := [said for said in gathered(problem) if said]:
             raise JobError(problems[0])
         load = mapped.load if mapping else shards.load
-        return [Feed(load(folder, front, split), self.job.draft.labels, split) for split in ("train", "val")]
+        labels = self.job.draft.labels
+        train, val = (load(folder, front, split) for split in ("train", "val"))
+        if len(val) or self.job.draft.trained.n_clips.get("val") or not self.spec.chooses_nothing:
+            return Feed(train, labels, "train"), Feed(val, labels, "val"), "val"
+        return Feed(train, labels, "train"), Feed(some_of(train), labels, "train"), "learnt"

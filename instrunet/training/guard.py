@@ -109,7 +109,7 @@ def _seen(last: dict[str, float], heard: Heard) -> str:
     true = (heard.truth == row).all(1).mean()
     return (
         f"after {where(last)}, as after the validation before, {counts.max() / counts.sum():.0%} of the "
-        f"validation clips are answered with {what} ({true:.0%} are so)"
+        f"clips that it was tried on are answered with {what} ({true:.0%} are so)"
     )
 
 

@@ -72,6 +72,11 @@ class TrainSpec(Spec):
         """By which the monitored figure is multiplied so that larger is better."""
         return -1 if self.monitor == "val_loss" else 1
 
+    @property
+    def chooses_nothing(self) -> bool:
+        """Whether no validation split is needed: neither weights nor rates hang on how well clips are answered."""
+        return self.keep == "last" and self.schedule != "plateau"
+
     def tick(self, metrics: Mapping[str, float]) -> int:
         """Where a validation stands on the axis of curves: its epoch, or its step where these are what is counted."""
         return int(metrics["step"] if self.val_every_steps else metrics["epoch"])

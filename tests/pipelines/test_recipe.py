@@ -71,7 +71,8 @@ def test_folds_test_each_clip_once(
     soundfile.write(place / "doubled/again.aiff", wave, rate, subtype="FLOAT")  # other bytes, the same sound
     with (place / "doubled/metadata.csv").open("a") as table:
         table.write("again.aiff,low,player1\n")
-    command = "python jobs/evaluate.py tones.yaml data.root=doubled --folds 2 --out folds"
+    all_train = "split.val=0 train.keep=last train.schedule=one_cycle"
+    command = f"python jobs/evaluate.py tones.yaml data.root=doubled {all_train} --folds 2 --out folds"
     done = run(command, place)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "folds/folds.json"
@@ -85,6 +86,7 @@ def test_folds_test_each_clip_once(
     assert "2 trainings, 2 at a time" in done.stderr and "worker processes" not in done.stdout + done.stderr
     for name in ("tones-fold1", "tones-fold2"):  # what each says comes to this console
         assert f"{name}: epoch   1  train loss" in done.stderr and f"{name}: trained 1 epochs on" in done.stderr
+    assert done.stderr.count("no clips were left to validate on") == 2 and " learnt_accuracy " in done.stderr
     assert sorted((f["n"], f["n_groups"], f["audit"]) for f in made["folds"]) == [(18, 3, "clean"), (19, 3, "clean")]
     assert (made["pooled"]["n_clips"], made["pooled"]["n_groups"], made["pooled"]["audit"]) == (37, 6, "clean")
     table = pq.read_table(place / "folds/scores.parquet").to_pandas()
@@ -102,9 +104,8 @@ def test_folds_test_each_clip_once(
     written = [(b / "weights.safetensors").stat().st_mtime_ns for b in bundles]
     before = (place / "folds/folds.json").read_bytes()
     monkeypatch.chdir(place)
-    assert (
-        evaluate("tones.yaml", "data.root=doubled", "--folds", "2", "--out", "folds") == 0
-    )  # here: it has no need of Ray
+    words = ("tones.yaml", "data.root=doubled", *all_train.split())
+    assert evaluate(*words, "--folds", "2", "--out", "folds") == 0  # here: it has no need of Ray
     assert capsys.readouterr().err.count("is trained already") == 2
     assert [(b / "weights.safetensors").stat().st_mtime_ns for b in bundles] == written
     assert (place / "folds/folds.json").read_bytes() == before

@@ -215,6 +215,34 @@ def test_the_last_weights_are_kept_where_that_is_asked_for(tones: Path, tmp_path
     assert Bundle.load(tmp_path / "epoch-5" / BUNDLE).spec.trained.epoch == 5
 
 
+ALL = {"keep": "last", "schedule": "one_cycle", "early_stop_patience": 1}
+
+
+def test_all_clips_may_train_and_no_figure_of_the_bundle_is_of_clips_that_it_learnt(tmp_path: Path) -> None:
+    folder = tones_folder(tmp_path / "all", n_val=0)
+    progress = run(job(folder, **ALL), tmp_path)
+    assert [m["learnt_accuracy"] for m in progress.history][-1] > 0.9 and progress.best_epoch == 2
+    kept = Bundle.load(tmp_path / "epoch-2" / BUNDLE).spec.trained
+    assert kept.epoch == 2 and kept.metrics == {}
+
+
+def test_what_all_train_for_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    folder = tones_folder(tmp_path / "all", n_val=0)
+    whole = run(job(folder, **ALL), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(job(folder, **ALL), tmp_path / "cut", stop_after=0)
+    again = run(job(folder, **ALL), tmp_path / "again", resume=tmp_path / "cut/epoch-0")
+    assert [m["train_loss"] for m in again.history] == [m["train_loss"] for m in whole.history]
+    one, other = (tmp_path / home / "epoch-2" / BUNDLE / "weights.safetensors" for home in ("whole", "again"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("choosing", [{}, {"keep": "last"}, {"schedule": "cosine"}])
+def test_what_chooses_needs_clips_to_choose_by(tmp_path: Path, choosing: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="the val split holds no clip"):
+        run(job(tones_folder(tmp_path, n_val=0), **choosing))
+
+
 @pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
 def test_the_bundle_is_that_of_the_best_epoch(tones: Path, tmp_path: Path, monitor: str) -> None:
     # A high learning rate makes the figures go up and down, so that the best epoch is not the last
@@ -309,7 +337,7 @@ def test_windows_of_a_clip_vote_together(tmp_path: Path) -> None:
         logits[first + 1 : first + 3] = np.log(
             [0.4 if k == right else 0.6 if k == (right + 1) % 3 else 0.001 for k in range(3)]
         )
-    assert clip_scores(hear(logits, feed, spec))["val_accuracy"] == 1.0
+    assert clip_scores(hear(logits, feed, spec))["accuracy"] == 1.0
     assert (logits.argmax(1) == feed.targets.argmax(1).numpy()).mean() == pytest.approx(1 / 3)
 
 

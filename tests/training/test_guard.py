@@ -29,14 +29,18 @@ FOCAL = {"loss": {"name": "focal", "gamma": 2.0, "alpha": 0.25}}
 
 @pytest.fixture(scope="module")
 def faint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return faint_tones(tmp_path_factory.mktemp("faint"), n_train=96)
+
+
+def faint_tones(folder: Path, n_train: int) -> Path:
     """Tones as loud as the noise around them, one label a clip."""
-    folder, rng, clips = tmp_path_factory.mktemp("faint"), np.random.default_rng(0), []
+    rng, clips = np.random.default_rng(0), []
     (folder / "sound").mkdir()
     for k in range(120):
         label, path = LABELS[k % 3], folder / "sound" / f"clip{k:03d}.wav"
         wave = 0.1 * tone(TONES_HZ[label], 0.5, k) + 0.1 * rng.standard_normal(RATE // 2)
         sf.write(path, wave.astype(np.float32), RATE, subtype="FLOAT")
-        clips.append(clip(path, [label], "train" if k < 96 else "val"))
+        clips.append(clip(path, [label], "train" if k < n_train else "val"))
     return features_folder(folder, clips)
 
 
@@ -56,7 +60,8 @@ def test_the_seeds_focal_collapse_is_caught_within_two_epochs(faint: Path, seed:
     assert [guard.one_answer(m) for m in seen] == ([False, True] if seed == 0 else [True])
     assert isinstance(error, JobError)
     for part in (
-        f"training collapsed: after epoch {len(seen)}, as after the validation before, 100% of the validation clips",
+        f"training collapsed: after epoch {len(seen)}, as after the validation before, 100% of the clips that it was "
+        "tried on are answered with",
         "(33% are so)",
         "the answers hardly hang on the sound (spread ",
         "lower train.learning_rate (now 0.003), model.dropout or train.weight_decay",
@@ -64,6 +69,12 @@ def test_the_seeds_focal_collapse_is_caught_within_two_epochs(faint: Path, seed:
         "let train.on_collapse=recover go back and slow down",
     ):
         assert part in str(error)
+
+
+def test_a_collapse_is_caught_by_clips_that_were_learnt_where_all_train(tmp_path: Path) -> None:
+    seen, error = run(faint_tones(tmp_path, n_train=120), seed=1, keep="last", **FOCAL)
+    assert isinstance(error, JobError) and "100% of the clips that it was tried on are answered" in str(error)
+    assert {"learnt_loss", "learnt_accuracy"} <= set(seen[0]) and not any(name.startswith("val_") for name in seen[0])
 
 
 def test_the_same_recipe_with_the_plain_loss_is_left_alone_and_learns(faint: Path) -> None:
@@ -81,7 +92,7 @@ def test_ignored_it_runs_on_and_learns_nothing(faint: Path) -> None:
 def test_many_labels_that_are_all_denied_are_a_collapse(faint: Path) -> None:
     seen, error = run(faint, "multi", weight_decay=0.3, **FOCAL)
     assert len(seen) <= 2 and isinstance(error, JobError)
-    assert "100% of the validation clips are answered with no label (0% are so)" in str(error)
+    assert "100% of the clips that it was tried on are answered with no label (0% are so)" in str(error)
 
 
 # Adam's first steps at this rate throw the network where it cannot return from; a hundredth of it is a good one
@@ -175,9 +186,9 @@ def test_a_slow_start_is_one_whose_answers_spread(epochs: list[tuple[float, floa
 
 def test_what_is_said_names_the_figures() -> None:
     assert told(ALMOST, (1.1, 1.0), (1.2, 1e-4)) == (
-        "training collapsed: after epoch 1, as after the validation before, 97% of the validation clips are answered "
-        "with surprised (33% are so), and the training loss is 1.2 (least before: 1.1) and the gradient fell to 0.0001 "
-        "(largest before: 1)"
+        "training collapsed: after epoch 1, as after the validation before, 97% of the clips that it was tried on are "
+        "answered with surprised (33% are so), and the training loss is 1.2 (least before: 1.1) and the gradient fell "
+        "to 0.0001 (largest before: 1)"
     )
 
 

@@ -87,7 +87,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(JobError) as error:
             test_fit.run(test_fit.job(folder, feed="map"))
     assert str(error.value) == (
-        f"the train split cannot be written to {folder / 'mapped'} for mapping: No space left on device; "
+        f"the train split cannot be written to {folder / 'mapped-2'} for mapping: No space left on device; "
         "make room for 0.0 GB, or set train.feed=memory"
     )
     assert not list((folder / mapped.FOLDER).iterdir())
