@@ -64,6 +64,7 @@ def test_a_killed_job_goes_on_and_a_second_does_nothing(
     assert not ray.is_initialized()
 
 
+@pytest.mark.soak
 def test_an_archive_in_a_store_is_packed_there_and_tagged(store: Store, home: Path, tmp_path: Path) -> None:
     bucket, n = store.bucket("packing"), 60
     for k in range(n):

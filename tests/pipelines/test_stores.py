@@ -117,6 +117,7 @@ def test_a_store_that_goes_away_fails_the_job_which_then_goes_on(
     assert 0 < len(heard) < 40  # a part was kept
 
 
+@pytest.mark.soak
 def test_a_killed_job_goes_on_in_a_store(store: Store, proxy: Proxy, home: Path, tmp_path: Path) -> None:
     bucket = store.bucket("killed")
     for k in range(40):

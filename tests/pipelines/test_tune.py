@@ -186,6 +186,7 @@ def test_its_trials_are_one_ensemble(place: Path, done: Any) -> None:
     assert again.returncode == 2 and "found something; give another --out" in again.stderr
 
 
+@pytest.mark.soak
 def test_the_ends_of_its_cycles_are_one_ensemble(place: Path, done: Any) -> None:
     trained = run("python jobs/train.py study.yaml train.schedule=cosine train.cycles=2 train.epochs=4", place)
     assert trained.returncode == 0, trained.stderr
