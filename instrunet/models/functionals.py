@@ -25,6 +25,7 @@ STILL = 1e-3  # of a deviation of the training data: movement below this is none
 
 class FunctionalsSpec(PictureBodySpec):
     name: Literal["functionals"] = "functionals"
+    means: bool = True  # of each band: the colour of a sound, and of its microphone
     cepstra: int = Field(16, ge=2)
     rates: PositiveInt = 40  # up to this many turns in 256 frames
     rates_together: PositiveInt = 4  # of which one number is made
@@ -42,12 +43,12 @@ class Functionals(Body):
         super().__init__()
         check_grid(spec.name, grid, LEAST)
         n_bands, n_cepstra = grid[0], min(spec.cepstra, grid[0])
-        self.together = spec.rates_together
+        self.means, self.together = spec.means, spec.rates_together
         n_rates = -(-spec.rates // self.together)
         self.register_buffer("cosines", _cosines(n_cepstra, n_bands), persistent=False)
         turns = torch.arange(1, n_rates * self.together + 1) * (2 * math.pi / SLOWEST)
         self.register_buffer("turns", turns, persistent=False)
-        n = 3 * n_bands + n_cepstra * (1 + n_rates) + n_cepstra * (n_cepstra - 1) // 2
+        n = (2 + spec.means) * n_bands + n_cepstra * (1 + n_rates) + n_cepstra * (n_cepstra - 1) // 2
         self.norm = nn.BatchNorm1d(n, affine=False)
         self.dense = _dense(n, spec) if spec.hidden else nn.Identity()
         self.width = spec.hidden or n
@@ -69,8 +70,9 @@ class Functionals(Body):
         moving = (bands - mean[:, :, None]) * held
         spread = (moving.square().sum(2) / n + STILL**2).sqrt()
         cepstra = self.cosines @ moving  # [B, Q, L], of no mean as well
-        parts = (mean - mean.mean(1, keepdim=True), spread, _pace(moving, held), _pace(cepstra, held))
-        return torch.cat([*parts, self._rates(cepstra, n), _company(cepstra)], 1)
+        colour = [mean - mean.mean(1, keepdim=True)] if self.means else []
+        paces = [_pace(values, held) for values in (moving, cepstra)]
+        return torch.cat([*colour, spread, *paces, self._rates(cepstra, n), _company(cepstra)], 1)
 
     def _rates(self, cepstra: Tensor, n: Tensor) -> Tensor:
         """How much of a movement lies at which rate: a spectrum over time at fixed rates, whatever the length."""

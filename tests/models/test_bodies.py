@@ -54,7 +54,9 @@ SPECS: dict[str, ModelSpec] = {
     ),
     "backbone": BackboneSpec(timm_name="mobilenetv4_conv_small"),
     "functionals": FunctionalsSpec(),
-    "functionals hidden": FunctionalsSpec(picture=PictureSpec(size=24, colour=True), cepstra=99, rates=6, hidden=5),
+    "functionals hidden": FunctionalsSpec(
+        picture=PictureSpec(size=24, colour=True), means=False, cepstra=99, rates=6, hidden=5
+    ),
     "ensemble": EnsembleSpec(members=(AttentiveSpec(widths=(4, 8, 8, 16)), Iteration11Spec(picture=NATIVE, se=True))),
 }
 PICTURES = [name for name, spec in SPECS.items() if spec.name not in NUMBER_MODELS]

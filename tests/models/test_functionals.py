@@ -39,6 +39,14 @@ def test_numbers_are_those_of_numpy(n_frames: int) -> None:
     np.testing.assert_allclose(numbers(clip(n_frames)), by_numpy(clip(n_frames)), rtol=2e-4, atol=2e-5)
 
 
+def test_without_means_the_colour_of_a_microphone_changes_nothing() -> None:
+    body = Functionals(FunctionalsSpec(means=False), (N_BANDS, 40), 3).eval()
+    curve = np.linspace(-3, 3, N_BANDS, dtype=np.float32)[:, None] ** 2
+    plain, coloured = (body.numbers(torch.from_numpy(clip(40) + add)[None], None) for add in (0, curve))
+    np.testing.assert_allclose(plain, coloured, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(plain[0], numbers(clip(40))[N_BANDS:])
+
+
 def test_frames_without_sound_are_not_counted() -> None:
     filled = np.concatenate([clip(40), np.full((N_BANDS, 24), 9.0, np.float32)], 1)
     np.testing.assert_allclose(numbers(filled, 40 / 64), by_numpy(clip(40)), rtol=2e-4, atol=2e-5)
