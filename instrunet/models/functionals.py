@@ -100,8 +100,8 @@ def _pace(values: Tensor, held: Tensor) -> Tensor:
 
 def _company(cepstra: Tensor) -> Tensor:
     """Correlations of each pair of them over time."""
-    length = (cepstra.square().sum(2, keepdim=True) + STILL**2).sqrt()
-    found = (cepstra / length) @ (cepstra / length).transpose(1, 2)
+    unit = cepstra / (cepstra.square().sum(2, keepdim=True) + STILL**2).sqrt()
+    found = unit @ unit.transpose(1, 2)
     one, other = torch.triu_indices(found.shape[1], found.shape[1], 1, device=found.device)
     pairs: Tensor = found[:, one, other]
     return pairs

@@ -167,7 +167,8 @@ class _Run:
         value = metrics.get(self.spec.monitor, 0.0) * self.spec.sign
         if value > self.progress.best or self.spec.keep == "last":
             self.progress.best, self.progress.best_epoch = value, epoch
-            self.best, self.misses = copied(self.trainee.served), misclassified(heard, self.val)
+            self.best = copied(self.trainee.served)
+            self.misses = {"tried_on": self.tried_on} | misclassified(heard, self.val)
         if self.spec.cycles > 1 and (epoch + 1) % (self.spec.epochs // self.spec.cycles) == 0:
             self.snapshots[int(epoch)] = copied(self.trainee.served)
         if self.spec.on_collapse == "recover" and not guard.one_answer(metrics):

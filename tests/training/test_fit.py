@@ -224,6 +224,7 @@ def test_all_clips_may_train_and_no_figure_of_the_bundle_is_of_clips_that_it_lea
     assert [m["learnt_accuracy"] for m in progress.history][-1] > 0.9 and progress.best_epoch == 2
     kept = Bundle.load(tmp_path / "epoch-2" / BUNDLE).spec.trained
     assert kept.epoch == 2 and kept.metrics == {}
+    assert json.loads((tmp_path / "epoch-2" / MISSES_FILE).read_text())["tried_on"] == "learnt"
 
 
 def test_what_all_train_for_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
@@ -575,7 +576,7 @@ def test_mistakes_are_kept_worst_first(tones: Path, tmp_path: Path) -> None:
     told = json.loads((tmp_path / "epoch-0" / MISSES_FILE).read_text(encoding="utf-8"))
     assert told["n_clips"] == 9
     assert 1 - told["n_wrong"] / 9 == pytest.approx(progress.history[0]["val_accuracy"])
-    assert len(told["clips"]) == told["n_wrong"] > 0
+    assert len(told["clips"]) == told["n_wrong"] > 0 and told["tried_on"] == "val"
     scores = [clip["score"] for clip in told["clips"]]
     assert scores == sorted(scores, reverse=True)
     for clip in told["clips"]:
