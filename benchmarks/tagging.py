@@ -35,7 +35,7 @@ import torch
 from torchaudio.transforms import MelSpectrogram
 
 from instrunet import parity, runtime
-from instrunet.archive import books, runs, sources
+from instrunet.archive import books, runs, sources, tagger
 from instrunet.archive.units import UnitSpec
 from instrunet.audio import io
 from instrunet.audio.isolated import Limits
@@ -123,7 +123,7 @@ def chosen(bundle: Bundle, asked: str) -> str:
 
 
 def rate_of(side: str, folder: Path, files: list[Path], where: str = runtime.PLAIN) -> float:
-    """Seconds of sound a second, of as many processes as cores; loading is not counted."""
+    """Seconds of sound a second, of as many processes as cores; as `by_hand`, from the second file on."""
     if side != "decode":
         bundle = Bundle.load(folder / side)
         job = runs.Job(sources.archive(folder / "archive"), bundle.spec, UnitSpec(), io.probe)
@@ -143,13 +143,14 @@ def _process(side: str, folder: Path, k: int, files: list[Path], where: str, *sh
     ready, times = shared
     torch.set_num_threads(1)
     if side == "decode":
+        io.read(files[0], FrontEnd().sample_rate)
         ready.wait()
         began = time.time()
         for path in files[k::CORES]:
             io.read(path, FrontEnd().sample_rate)
     else:
         worker = Worker(str(folder / f"out-{side}"), str(folder / side), Limits(), where=where)
-        worker.decoder.probe(files[0])  # its process starts
+        tagger.tag_all(worker.work.part(0)[:1], worker.bundle, worker.decoder.read)
         ready.wait()
         began = time.time()
         for number in range(k, worker.work.n_parts, CORES):

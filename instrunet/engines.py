@@ -6,7 +6,9 @@ Shapes: B windows, F bands, L frames, K labels.
 import copy
 import functools
 import importlib
+import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +17,14 @@ from torch import Tensor, nn
 
 Run = Callable[[dict[str, Tensor]], NDArray[np.float32]]  # {name: [B, F, L]} to logits [B, K]
 CPU = torch.device("cpu")
-# One for the process: each brings the stack on which signals are answered, and takes it away: SIGTERM was a SIGSEGV
-_core = functools.cache(lambda: importlib.import_module("openvino").Core())
+
+
+@functools.cache
+def _core() -> Any:
+    # One for a process: each brings the stack on which signals are answered, and takes it away: SIGTERM was a SIGSEGV.
+    # Left to itself, the import tells Google Analytics of it, from a process that imports our main program once more.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed
+    return importlib.import_module("openvino").Core()
 
 
 def by_torch(network: nn.Module, device: torch.device = CPU) -> Run:
@@ -65,7 +73,8 @@ def by_onnxruntime(graph: bytes, names: Sequence[str], precision: str) -> tuple[
 def by_openvino(graph: bytes, names: Sequence[str], precision: str) -> tuple[Run, int | None]:
     """As `by_onnxruntime`."""
     hints = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32", "PERFORMANCE_HINT": "LATENCY"}
-    hints["INFERENCE_NUM_THREADS"] = str(torch.get_num_threads())
+    # Left to itself it binds a call to the first core there is, and so do all other processes of the machine
+    hints |= {"INFERENCE_NUM_THREADS": str(torch.get_num_threads()), "ENABLE_CPU_PINNING": "NO"}
     model = _core().read_model(graph)
     request = _core().compile_model(model, "CPU", hints).create_infer_request()
     frames = model.inputs[0].partial_shape[2]

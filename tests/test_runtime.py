@@ -2,7 +2,10 @@
 
 import argparse
 import json
+import os
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +58,28 @@ def test_each_gives_the_same_answer(where: str, precision: str, bundle: Bundle) 
     np.testing.assert_allclose(moved.predict({"logmel": batches}), bundle.predict({"logmel": batches}), atol=atol)
 
 
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="on one core nothing can be bound to another")
+@pytest.mark.parametrize(("where", "precision"), EVERYWHERE)
+def test_a_network_is_bound_to_no_core(where: str, precision: str, bundle: Bundle) -> None:
+    """Bound by OpenVINO, the networks of all processes of a machine run on the same core, one after the other."""
+    moved, seen, done = bundle.on(where, precision), set[frozenset[int]](), threading.Event()
+    batch = {"logmel": torch.from_numpy(bundle.featurizer.fast(sound(40.0)).features["logmel"])}
+    caller = threading.get_native_id()
+
+    def watch() -> None:
+        while not done.is_set():
+            seen.add(frozenset(os.sched_getaffinity(caller)))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    ends = time.monotonic() + 0.5
+    while time.monotonic() < ends:
+        moved.predict(batch)
+    done.set()
+    watcher.join()
+    assert seen == {frozenset(os.sched_getaffinity(0))}
+
+
 GONE = """
 import gc, os, signal, sys
 sys.path.insert(0, sys.argv[1])
@@ -71,6 +96,22 @@ def test_a_signal_is_answered_when_networks_on_openvino_are_gone(tmp_path: Path)
     more = {"INSTRUNET_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT)}
     done = run(f"{sys.executable} -c '{GONE}' {ROOT / 'tests'}", tmp_path, **more)
     assert (done.returncode, done.stderr) == (3, "")
+
+
+QUIET = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from archives import tiny_bundle
+tiny_bundle().on("openvino", "fp32")
+"""
+
+
+def test_nobody_is_told_that_openvino_is_in_use(tmp_path: Path) -> None:
+    """Its telemetry gives the user a number, kept in the home folder, before it sends anything."""
+    more = {"INSTRUNET_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    done = run(f"{sys.executable} -c '{QUIET}' {ROOT / 'tests'}", tmp_path, **more)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (tmp_path / "intel").exists()
 
 
 @pytest.mark.parametrize(

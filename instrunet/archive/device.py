@@ -56,6 +56,14 @@ class Device:
         runtime.agree(bundle, engines.by_torch(self._network, self.device), name, "fp32")
         self.n_windows = smallest(self.rates())
 
+    @property
+    def enough(self) -> int:
+        """Of what `size` counts, for a call of `hear`."""
+        return self.n_windows
+
+    def size(self, one: Seen[Ready]) -> int:
+        return len(one.windows.cut.start_s)
+
     def ready(self, sound: io.Sound, start_s: float) -> Seen[Ready]:
         """The first step, for threads that decode."""
         return looked(sound, self._bundle.spec.front, start_s, self._cut)

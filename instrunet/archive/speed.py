@@ -1,8 +1,8 @@
 """How fast an archive is tagged, stage by stage: tried on a few units before, added up over all parts after.
 
-`fetch` waits for a store; `decode` runs beside `features` and `network`, which are one thread's; `write` publishes.
-An hour of audio is an hour of sound, a core hour is an hour of one core that was there for the job, busy or not; a GPU
-hour likewise. Where GPUs are, the cores are those that decode for them.
+`fetch` waits for a store, beside all else; `decode`, `features`, `network` and `write` take turns on a core. An hour of
+audio is an hour of sound, a core hour is an hour of one core that was there for the job, busy or not; a GPU hour
+likewise. Where GPUs are, the cores are those that decode for them.
 """
 
 import time
@@ -21,7 +21,7 @@ STAGES = ("fetch", "decode", "features", "network", "write")
 COUNTS = ("files", "bad", "audio_s", "gets")
 TRIED, TRIED_S = 6, 30.0  # units of a probe, and how much of each: a second or two of a core in all
 WORTH = 60  # parts: with fewer (of an hour at most, see `bounds_of`) a probe takes longer than it saves
-SLACK = 1.25  # more actors than would do if the halves of one overlapped perfectly
+SLACK = 1.25  # more actors than would do if an actor's store came in while it works, and never besides
 
 
 class Prices(Spec):
@@ -145,16 +145,12 @@ def tried_units(work: WorkList) -> list[dict[str, Any]]:
 
 
 def actors(tried: Mapping[str, float] | None, slots: int) -> int:
-    """How many keep `slots` cores busy. One decodes (and waits for a store) beside its features and network, so it
-    takes as long as the longer half, and while it waits another may have its core."""
-    if not tried:
-        return slots
-    waits, decodes, sees = tried["fetch"], tried["decode"], tried["features"] + tried["network"]
-    busy = decodes + sees
+    """How many keep `slots` cores busy: one a core, unless it waits longer for a store than it works; while it waits,
+    another may have its core."""
+    waits, busy = (sum(tried[name] for name in names) for names in (STAGES[:1], STAGES[1:4])) if tried else (0.0, 0.0)
     if not busy:
         return slots
-    most = max(1, round(slots * (waits + busy) / busy))  # as if nothing overlapped
-    return min(most, 1 + int(SLACK * slots * max(waits + decodes, sees) / busy), slots + slots // 2)
+    return min(max(slots, int(SLACK * slots * waits / busy)), slots + slots // 2)
 
 
 def _short(value: Any) -> Any:

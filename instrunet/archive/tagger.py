@@ -1,13 +1,14 @@
 """One unit to one row: decoded, windowed, scored; whatever happens, the row says it.
 
-On a core a unit is scored alone, on a device (device.py) with as many as fill a batch; all else is the same.
+On a core a unit is scored alone, on a device (device.py) with as many as fill a batch; all else is the same. A core
+does one thing for many units before the next, so that its caches hold what that needs.
 
 Shapes: W windows, K labels.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -22,10 +23,12 @@ from instrunet.audio.ahead import ahead
 from instrunet.bundle import Bundle, Heard
 from instrunet.data import places
 from instrunet.data.remote import CHUNK
-from instrunet.hearing import Seen
 
 STATUSES = ("tagged", "silent", "too_short", "duplicate", "damaged", "corrupt", "unreadable", "deleted")
 BAD = ("damaged", "corrupt", "unreadable")
+
+LONG_S = 300.0  # of sound that a core decodes before it looks at it: 26 MB
+FETCHED = 4  # files of a store that come meanwhile
 
 SCHEMA = pa.schema(
     [
@@ -46,7 +49,8 @@ EMBEDDED = SCHEMA.append(pa.field("embeddings", pa.list_(pa.list_(pa.float16()))
 
 Unit = dict[str, Any]  # a row of the work list
 Row = dict[str, Any]
-Found = Any  # of a unit: what `ready` made of its sound, why there is none (DecodeError), or None: all is known
+Fetched = tuple[Unit, Path | io.DecodeError | None]  # where its file is, why it is nowhere, or None: all is known
+Found = tuple[Unit, Any]  # what `ready` made of its sound, why there is none (DecodeError), or None
 
 
 def tag_all(
@@ -57,14 +61,16 @@ def tag_all(
     clock: Clock | None = None,
     device: Device | None = None,
 ) -> list[Row]:
-    """Their output rows; the next units are decoded while the network looks at these."""
+    """Their output rows."""
     clock, ears = clock or Clock(), device or _OneByOne(bundle)
     with _Copies(units) as copies:
-        found = ahead(lambda unit: _found(unit, bundle, ears, partial(_read, copies, read, clock)), units, ears.threads)
-        batches = _batches(zip(units, found, strict=True), ears.n_windows)
+        fetch, decode = partial(_fetched, copies, clock), partial(_decoded, copies, clock, ears, read, bundle)
         told = partial(_rows, bundle=bundle, hear=partial(ears.hear, embed=embed, clock=clock), embed=embed)
-        # A device's next batch is gathered beside; a core has one thread, and keeps it
-        made = ahead(told, batches) if device else map(told, batches)
+        if device:  # while it works, its decoders do, and its next batch is gathered
+            found = ahead(lambda unit: decode(fetch(unit)), units, device.threads)
+            made = ahead(told, _batches(found, ears))
+        else:
+            made = map(told, _batches(map(decode, ahead(fetch, units, n=FETCHED)), ears))
         return [row for rows in made for row in rows]
 
 
@@ -94,22 +100,20 @@ def counts(units: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str,
 class _OneByOne:
     """What stands for a device on a core."""
 
-    threads, n_windows = None, 0
-
     def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
+        self._bundle, self.enough = bundle, round(LONG_S * bundle.spec.front.sample_rate)
+
+    def size(self, sound: tuple[io.Sound, float]) -> int:
+        return len(sound[0].wave)
 
     def ready(self, sound: io.Sound, start_s: float) -> tuple[io.Sound, float]:
         return sound, start_s
 
     def hear(self, sounds: Sequence[tuple[io.Sound, float]], embed: bool, clock: Clock) -> list[Heard]:
-        heard = []
-        for sound, start_s in sounds:
-            with clock("features"):
-                seen = self._bundle.look(sound, start_s)
-            with clock("network"):
-                heard.append(self._bundle.judge(seen, embed))
-        return heard
+        with clock("features"):
+            seen = [self._bundle.look(sound, start_s) for sound, start_s in sounds]
+        with clock("network"):
+            return [self._bundle.judge(one, embed) for one in seen]
 
 
 class _Copies:
@@ -120,20 +124,21 @@ class _Copies:
         self._locks = {uri: Lock() for uri in self._left}
         self._held: dict[str, tuple[ExitStack, Path]] = {}
 
-    @contextmanager
-    def of(self, unit: Unit, clock: Clock) -> Iterator[Path]:
+    def fetch(self, unit: Unit) -> Path:
         uri = unit["uri"]
-        try:
-            with clock("fetch"), self._locks[uri]:
-                if uri not in self._held:
-                    held = ExitStack()
-                    self._held[uri] = held, held.enter_context(places.sound(uri, unit["n_bytes"]))
-            yield self._held[uri][1]
-        finally:
-            with self._locks[uri]:
-                self._left[uri] -= 1
-                if not self._left[uri]:
-                    self._put_away(uri)
+        with self._locks[uri]:
+            if uri not in self._held:
+                held = ExitStack()
+                self._held[uri] = held, held.enter_context(places.sound(uri, unit["n_bytes"]))
+            return self._held[uri][1]
+
+    def done(self, unit: Unit) -> None:
+        """With it, whether it could be fetched or not."""
+        uri = unit["uri"]
+        with self._locks[uri]:
+            self._left[uri] -= 1
+            if not self._left[uri]:
+                self._put_away(uri)
 
     def __enter__(self) -> "_Copies":
         return self
@@ -148,46 +153,53 @@ class _Copies:
             held.close()
 
 
-def _found(unit: Unit, bundle: Bundle, ears: Device | _OneByOne, read: Callable[..., Any]) -> Found:
-    """Its sound, or why there is none; nothing of a unit whose status is known."""
+def _fetched(copies: _Copies, clock: Clock, unit: Unit) -> Fetched:
     if unit["status"]:
-        return None
+        return unit, None
     try:
-        return read(ears, unit, bundle.spec.front.sample_rate, unit["start_s"], unit["stop_s"])
+        with clock("fetch"):
+            return unit, copies.fetch(unit)
     except io.DecodeError as error:
-        return error
+        return unit, error
 
 
-def _read(copies: _Copies, read: io.Read, clock: Clock, ears: Device | _OneByOne, unit: Unit, *of: Any) -> Any:
-    with copies.of(unit, clock) as path:
-        try:
-            with clock("decode"):
-                return ears.ready(read(path, *of), unit["start_s"])
-        except io.DecodeError as error:  # reasons name the object and not its copy
-            raise io.DecodeError(error.status, str(error).replace(str(path), unit["uri"])) from None
+def _decoded(
+    copies: _Copies, clock: Clock, ears: Device | _OneByOne, read: io.Read, bundle: Bundle, fetched: Fetched
+) -> Found:
+    unit, path = fetched
+    if path is None:
+        return fetched
+    try:
+        if isinstance(path, io.DecodeError):
+            return fetched
+        with clock("decode"):
+            sound = read(path, bundle.spec.front.sample_rate, unit["start_s"], unit["stop_s"])
+            return unit, ears.ready(sound, unit["start_s"])
+    except io.DecodeError as error:  # reasons name the object and not its copy
+        return unit, io.DecodeError(error.status, str(error).replace(str(path), unit["uri"]))
+    finally:
+        copies.done(unit)
 
 
-def _batches(found: Iterable[tuple[Unit, Found]], n_windows: int) -> Iterator[list[tuple[Unit, Found]]]:
-    """In order, so many at a time as have that many windows or a few more."""
-    some, n = list[tuple[Unit, Found]](), 0
+def _batches(found: Iterable[Found], ears: Device | _OneByOne) -> Iterator[list[Found]]:
+    """In order, so many at a time as are enough or a few more."""
+    some, n = list[Found](), 0
     for unit, sound in found:
         some.append((unit, sound))
-        n += len(sound.windows.cut.start_s) if isinstance(sound, Seen) else 0
-        if n >= n_windows:
+        n += 0 if isinstance(sound, io.DecodeError | None) else ears.size(sound)
+        if n >= ears.enough:
             yield some
             some, n = [], 0
     if some:
         yield some
 
 
-def _rows(
-    found: list[tuple[Unit, Found]], bundle: Bundle, hear: Callable[[list[Any]], list[Heard]], embed: bool
-) -> list[Row]:
+def _rows(found: list[Found], bundle: Bundle, hear: Callable[[list[Any]], list[Heard]], embed: bool) -> list[Row]:
     heard = iter(hear([sound for _, sound in found if not isinstance(sound, io.DecodeError | None)]))
     return [_row(unit, sound, bundle, heard, embed) for unit, sound in found]
 
 
-def _row(unit: Unit, sound: Found, bundle: Bundle, heard: Iterator[Heard], embed: bool) -> Row:
+def _row(unit: Unit, sound: Any, bundle: Bundle, heard: Iterator[Heard], embed: bool) -> Row:
     row = {name: unit[name] for name in ("unit_id", "uri", "start_s", "stop_s", "status", "error")}
     row |= {"flags": [], "window_start_s": [], "scores": [], "measures": [], "bundle": bundle.fingerprint}
     row |= {"embeddings": []} if embed else {}

@@ -31,6 +31,8 @@ LONGEST_S = 1e6  # 12 days: a header that says more says nothing, and could make
 # Each part is a task, a file and an entry of the work list's footer, which every worker reads: a larger archive gets
 # larger parts.
 MOST_PARTS = 10_000
+# Seconds of sound: a part takes some 20 ms whatever is in it, and a core is faster with several files at a time.
+LEAST_S = 180.0
 
 # `status` is empty where a worker has to find out; a duplicate or unreadable file is known before
 SCHEMA = pa.schema(
@@ -162,12 +164,12 @@ def _save(spool: Path, path: Path, spec: UnitSpec) -> None:
 
 def bounds_of(lengths: Any, shares: Any, spec: UnitSpec) -> list[int]:
     """Where parts begin, and the end. A small archive gets small parts, so that it too is work for many: a 64th of the
-    whole, a minute at least; a large one gets larger ones, so that there are not too many."""
+    whole, of `LEAST_S` at least; a large one gets larger ones, so that there are not too many."""
     seconds, n_bytes = float(lengths.sum()), float(shares.sum())
     over = max(seconds / spec.part_s, n_bytes / spec.part_bytes, len(lengths) / spec.part_units) / MOST_PARTS
     more = max(1.0, over)
     part_s, part_bytes = spec.part_s * more, spec.part_bytes * more
-    part_s = min(part_s, max(60.0, seconds / 64))
+    part_s = min(part_s, max(LEAST_S, seconds / 64))
     bounds, units, held_s, held = [0], 0, 0.0, 0.0
     for k, (length, share) in enumerate(zip(lengths.tolist(), shares.tolist(), strict=True)):
         full = held_s + length > part_s or held + share > part_bytes

@@ -22,14 +22,16 @@ class Threads(NamedTuple):
     pool: ThreadPoolExecutor
 
 
-def ahead(make: Callable[[Item], Made], items: Iterable[Item], threads: Threads | None = None) -> Iterator[Made]:
-    """`make` of each, in order; the next one, or one a thread, is made while the caller works on this one."""
+def ahead(
+    make: Callable[[Item], Made], items: Iterable[Item], threads: Threads | None = None, n: int = 1
+) -> Iterator[Made]:
+    """`make` of each, in order; the next `n`, or one a thread, are made while the caller works on this one."""
     coming: deque[Future[Made]] = deque()
     with nullcontext(threads.pool) if threads else ThreadPoolExecutor(1) as pool:
         try:
             for item in items:
                 coming.append(pool.submit(make, item))
-                if len(coming) > (threads.n if threads else 1):
+                if len(coming) > (threads.n if threads else n):
                     yield coming.popleft().result()
             while coming:
                 yield coming.popleft().result()

@@ -136,15 +136,15 @@ def _exchange(child: "subprocess.Popen[bytes]", line: bytes, wait_s: float) -> t
     _pipe(child.stdin).write(line)
     deadline, replies = time.monotonic() + wait_s, _pipe(child.stdout).fileno()
     length = int.from_bytes(_take(replies, 4, deadline), "little")
-    head = json.loads(_take(replies, length, deadline))
+    head = json.loads(bytes(_take(replies, length, deadline)))
     samples = [np.frombuffer(_take(replies, 4 * n, deadline), np.float32) for n in head.get("samples", ())]
     return head, samples
 
 
-def _take(fd: int, n: int, deadline: float) -> bytearray:
+def _take(fd: int, n: int, deadline: float) -> memoryview:
     """`n` bytes from a pipe; TimeoutError at the deadline, EOFError when there is nobody to send them."""
-    content = bytearray(n)
-    rest, ready = memoryview(content), select.poll()
+    content = np.empty(n, np.uint8).data  # a bytearray is filled with zeros first
+    rest, ready = content, select.poll()
     ready.register(fd, select.POLLIN)
     while rest:
         if not ready.poll(max(0.0, deadline - time.monotonic()) * 1000):

@@ -25,7 +25,7 @@ def starts(n_samples: int, window: int, hop: int) -> list[int]:
 def cut(wave: NDArray[np.float32], window: int, hop: int) -> tuple[list[int], NDArray[np.float32]]:
     """The windows of `wave` [T] as [W, window], zero-padded behind where the sound is shorter."""
     begins = starts(len(wave), window, hop)
-    out = np.zeros((len(begins), window), np.float32)
+    out = (np.empty if len(wave) >= window else np.zeros)((len(begins), window), np.float32)
     for row, begin in enumerate(begins):
         piece = wave[begin : begin + window]
         out[row, : len(piece)] = piece

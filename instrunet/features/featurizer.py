@@ -152,9 +152,9 @@ def _level(wave: Tensor, kind: str) -> Tensor:
     """Each window brought to one loudness; silence is left where it is."""
     if kind == "none":
         return wave
-    peak = wave.abs().amax(-1, keepdim=True)
+    peak = torch.maximum(wave.amax(-1, keepdim=True), -wave.amin(-1, keepdim=True))
     loud = peak if kind == "peak" else wave.square().mean(-1, keepdim=True).sqrt() * 10
-    return torch.where(peak < QUIET, wave, wave / loud.clamp_min(QUIET))
+    return wave / torch.where(peak < QUIET, 1.0, loud.clamp_min(QUIET))
 
 
 class Statistics(Spec):

@@ -68,9 +68,10 @@ def test_progress_says_files_hours_rate_and_what_is_bad() -> None:
 @pytest.mark.parametrize(
     ("fetch", "decode", "network", "wanted"),
     [
-        (0, 1, 9, 16),  # one half is nearly all: an actor a core
-        (0, 1, 1, 11),  # both halves run at once: each actor has nearly two cores' work
-        (3, 1, 1, 24),  # it waits for the store most of the time; Ray's own tasks need some room
+        (0, 1, 9, 16),
+        (1, 1, 1, 16),  # the store is waited for while it works
+        (2, 1, 1, 20),
+        (9, 1, 1, 24),  # it waits for the store most of the time; Ray's own tasks need some room
         (0, 0, 0, 16),
     ],
 )

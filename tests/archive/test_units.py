@@ -144,8 +144,8 @@ def test_uris_are_absolute(archive: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_small_archive_gets_small_parts() -> None:
-    assert in_parts([10.0] * 12, UnitSpec()) == [0] * 6 + [1] * 6  # 60 s are the least
-    parts = in_parts([10.0] * 1000, UnitSpec())  # a 64th of 10,000 s is 156 s
+    assert in_parts([30.0] * 12, UnitSpec()) == [0] * 6 + [1] * 6  # 180 s are the least
+    parts = in_parts([20.0] * 1000, UnitSpec())  # a 64th of 20,000 s is 312 s
     assert parts == [k // 15 for k in range(1000)]
 
 
