@@ -5,7 +5,7 @@
 vs_naive_native  over librosa.load, librosa's mel window by window and the same network in PyTorch, a file at a time
 vs_naive_224     the same with the network on pictures of 224 x 224
 of_decode_only   over decoding and resampling alone, in as many processes
-ray_vs_plain     the steady rate of the job over that of the same actor in plain processes: from the fourth part on
+ray_vs_plain     the steady rate of the job over that of the same actor in plain processes: while all actors are at work
 fixed_core_s     processor seconds of a job with next to nothing to do, of all its processes, for each actor
 vs_mn10          over EfficientAT's mn10 as rebuilt here (`MN10`)
 
@@ -239,11 +239,11 @@ def _spent_below(pid: int) -> dict[int, float]:
 
 
 def steady(out: Path) -> float:
-    """From the fourth part on, when all actors are at work."""
-    paths = sorted((out / books.UNITS).glob("part-*.parquet"), key=lambda path: path.stat().st_mtime_ns)
-    tables = [pq.read_table(path, columns=["start_s", "stop_s"]) for path in paths[4:]]
+    """From the fourth part on, until one actor has no more to do."""
+    made = sorted((out / books.UNITS).glob("part-*.parquet"), key=lambda path: path.stat().st_mtime_ns)[3 : 1 - CORES]
+    tables = [pq.read_table(path, columns=["start_s", "stop_s"]) for path in made[1:]]
     seconds = sum(pc.sum(pc.subtract(table["stop_s"], table["start_s"])).as_py() for table in tables)
-    return float(seconds / (paths[-1].stat().st_mtime - paths[3].stat().st_mtime))
+    return float(seconds / (made[-1].stat().st_mtime - made[0].stat().st_mtime))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Shapes: W windows, K labels.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -70,7 +71,7 @@ class Bundle:
         moved._run, moved.runs_on = runtime.run_on(self, where, precision), f"{where} {precision}"
         return moved
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         return self.spec.fingerprint()
 

@@ -4,12 +4,14 @@ A reply is four bytes with the length of its head, the head as JSON, and the sam
 """
 
 import json
+import math
 import os
 import queue
 import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +35,7 @@ def main() -> None:
     _send(replies, ({"ready": True}, []))
     while True:
         request = json.loads(lines.get())
+        _spend(request["busy_s"])
         _send(replies, answer(DO[request["do"]], Path(request["path"]), request["arguments"]))
 
 
@@ -73,6 +76,13 @@ def _limit(memory_bytes: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started us
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _spend(busy_s: float) -> None:
+    """So many more seconds of a core at most: then SIGXCPU, which nothing that spins in C can miss."""
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    until = math.ceil(time.process_time() + busy_s)
+    resource.setrlimit(resource.RLIMIT_CPU, (until if most < 0 else min(until, most), most))
 
 
 def _listen(requests: BinaryIO, lines: "queue.SimpleQueue[bytes]") -> None:

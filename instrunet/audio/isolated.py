@@ -23,6 +23,7 @@ from instrunet.audio.decoder import DecodeError, shown
 from instrunet.audio.io import LONGEST, Header, Listener, Sound
 from instrunet.errors import JobError
 
+BUSY = 1 / 3  # of the wait, that a decoder may be at work itself; the rest is for what else the machine has to do
 PIPE_BYTES = 1 << 20  # a reply comes in a few pieces, not in 40
 
 
@@ -77,21 +78,24 @@ class Decoder:
         self.close()
 
     def _ask(self, path: Path, request: dict[str, Any], asked_s: float) -> tuple[dict[str, Any], list[Any]]:
-        line, why = json.dumps(request).encode() + b"\n", []
-        wait_s = self._limits.wait_s + self._limits.wait_per_s * asked_s
+        wait_s, why = self._limits.wait_s + self._limits.wait_per_s * asked_s, list[str]()
+        line = json.dumps(request | {"busy_s": BUSY * wait_s}).encode() + b"\n"
+        spun = f"gave no answer within {BUSY * wait_s:.0f} s of a core"
         with self._lock:
-            for _ in range(self._limits.tries):
+            found = None
+            while found is None:
+                if len(why) == self._limits.tries or spun in why:  # it would spin again: the machine has no part in it
+                    raise DecodeError("corrupt", f"{shown(path)} is too much for the decoder, which {_told(why)}")
                 child = self._child or self._start()
                 try:
-                    head, samples = _exchange(child, line, wait_s)
-                    break
+                    found = _exchange(child, line, wait_s)
                 except TimeoutError:
                     self._end()
                     why.append(f"gave no answer within {wait_s:.0f} s")
                 except (EOFError, OSError):
-                    why.append(_cause(self._end()))
-            else:
-                raise DecodeError("corrupt", f"{shown(path)} is too much for the decoder, which {_told(why)}")
+                    code = self._end()
+                    why.append(spun if code == -signal.SIGXCPU else _cause(code))
+        head, samples = found
         if "status" in head:
             raise DecodeError(head["status"], head["error"])
         return head, samples
@@ -182,8 +186,5 @@ def _cause(code: int | None) -> str:
 
 
 def _told(why: list[str]) -> str:
-    return (
-        f"{why[0]} {'twice' if len(why) == 2 else f'{len(why)} times'}"
-        if len(set(why)) == 1
-        else " and then ".join(why)
-    )
+    often = {1: "", 2: " twice"}.get(len(why), f" {len(why)} times")
+    return why[0] + often if len(set(why)) == 1 else " and then ".join(why)

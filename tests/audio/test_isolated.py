@@ -1,6 +1,7 @@
 """A decoder of its own process: the same sound, a status for what aborts, stalls or grows, and no process is left."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -114,6 +115,19 @@ def test_what_stalls_it_is_corrupt_after_two_deadlines(crashing: Decoder, tmp_pa
     assert kind == "corrupt" and why.endswith("gave no answer within 1 s twice")
     assert 2.0 < time.monotonic() - started < 10.0
     assert len(crashing.read(written(tmp_path / "good.wav"), RATE).wave) == RATE
+
+
+def test_what_spins_is_corrupt_after_a_third_of_a_deadline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of a core's time, however busy the machine is, and once: it would spin again."""
+    monkeypatch.syspath_prepend(str(CRASHING))
+    bad, good = written(tmp_path / "bad.wav", mark=b"spin at read"), written(tmp_path / "good.wav")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    with Decoder(Limits(wait_s=9.0)) as decoder:
+        kind, why = status(decoder, bad, RATE, 0.0, 0.5)
+        assert (kind, why.split(", ")[-1]) == ("corrupt", "which gave no answer within 3 s of a core")
+        assert 2.5 < resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 6.0
+        for _ in range(3):  # each has a third anew
+            assert len(decoder.read(good, RATE).wave) == RATE
 
 
 def test_what_is_killed_once_is_read_at_the_second_try(

@@ -36,6 +36,8 @@ class SoundFile(real.SoundFile):
             os.abort()
         if b"stall at read" in self._bytes:
             time.sleep(3600)
+        while b"spin at read" in self._bytes:
+            pass
         if b"kill me once" in self._bytes and _once(Path(os.environ["ONCE"])):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().read(*args, **more)
