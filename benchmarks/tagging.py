@@ -39,7 +39,7 @@ from instrunet.archive import books, runs, sources, tagger
 from instrunet.archive.units import UnitSpec
 from instrunet.audio import io
 from instrunet.audio.isolated import Limits
-from instrunet.bundle import Bundle
+from instrunet.bundle import CALL, Bundle
 from instrunet.bundle_spec import BundleSpec
 from instrunet.features.featurizer import FrontEnd, Statistics
 from instrunet.models import Network
@@ -75,8 +75,8 @@ def main() -> None:
             "naive_224": by_hand(some, naive(made["224"])),
         }
         rates["plain_steady"] = steady(folder / "out-native")
-        fixed, _ = job(folder, files[:2], "fixed", where["native"])
-        job(folder, files, "ray", where["native"])
+        fixed = spent(job(folder, files[:2], "fixed", where["native"]))
+        assert job(folder, files, "ray", where["native"]).wait() == 0
         rates["ray_steady"] = steady(folder / "out-ray")
     print(", ".join(f"our {name} network runs on {at}" for name, at in where.items()))
     print(" ".join(MN10.split()))
@@ -119,7 +119,7 @@ def make_bundle(folder: Path, name: str, files: list[Path]) -> Bundle:
 def chosen(bundle: Bundle, asked: str) -> str:
     """As in an actor, which has one thread."""
     torch.set_num_threads(1)
-    return "/".join(runtime.fastest(bundle, 10) if asked == runtime.AUTO else runtime.named(asked))
+    return "/".join(runtime.fastest(bundle, CALL) if asked == runtime.AUTO else runtime.named(asked))
 
 
 def rate_of(side: str, folder: Path, files: list[Path], where: str = runtime.PLAIN) -> float:
@@ -209,18 +209,22 @@ def mn10() -> Callable[[Path], None]:
     return do
 
 
-def job(folder: Path, files: list[Path], name: str, where: str) -> tuple[float, float]:
-    """Processor seconds of all processes of `jobs/tag.py` on these files, and how long it took."""
+def job(folder: Path, files: list[Path], name: str, where: str) -> "subprocess.Popen[bytes]":
+    """`jobs/tag.py` on these files."""
     listed = folder / f"{name}.txt"
     listed.write_text("".join(f"{path}\n" for path in files))
     command = [sys.executable, JOB, folder / "native", listed, "--out", folder / f"out-{name}", "--runtime", where]
-    began, spent = time.perf_counter(), {}
-    done = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while done.poll() is None:
-        spent |= _spent_below(done.pid)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+
+def spent(process: "subprocess.Popen[bytes]") -> float:
+    """Processor seconds of all that comes of it; looking takes some of a core's time, so that nothing else is timed."""
+    found = dict[int, float]()
+    while process.poll() is None:
+        found |= _spent_below(process.pid)
         time.sleep(0.2)
-    assert done.returncode == 0
-    return sum(spent.values()), time.perf_counter() - began
+    assert process.returncode == 0
+    return sum(found.values())
 
 
 def _spent_below(pid: int) -> dict[int, float]:

@@ -52,6 +52,6 @@ def looked(
     """A sound that begins at `start_s` of its file, as `see` makes it of its samples: of none where it is not heard."""
     rate = front.sample_rate
     status, reason = io.verdict(sound, rate)
-    kept = io.verdict(io.Sound(sound.wave), rate)[0] == ""
+    kept = not status or (bool(sound.damage) and not io.verdict(io.Sound(sound.wave), rate)[0])
     unheard = not kept or (front.long == "first" and start_s > 0)
     return Seen(status, reason, sound.flags, len(sound.wave) / rate, see(sound.wave[:0] if unheard else sound.wave))

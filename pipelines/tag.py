@@ -16,7 +16,7 @@ from instrunet.archive.speed import Prices, Speed
 from instrunet.archive.units import WORK_LIST, UnitSpec, WorkList
 from instrunet.audio.ahead import Decoders
 from instrunet.audio.isolated import Limits
-from instrunet.bundle import Bundle
+from instrunet.bundle import CALL, Bundle
 from instrunet.data import parts, places
 from instrunet.errors import ConfigError, JobError
 from instrunet.experiment import ClusterSpec
@@ -25,8 +25,6 @@ from pipelines.console import bar, note, result
 from pipelines.gauges import Gauges
 from pipelines.parts import made as make
 from pipelines.parts import told
-
-WINDOWS = 10  # of a call, as `auto` tries a runtime: half a minute of sound
 
 
 def run(args: argparse.Namespace) -> Path:
@@ -59,7 +57,7 @@ def _runtime(bundle: Bundle, args: argparse.Namespace, out: Path) -> str:
     if args.runtime == runtime.AUTO and begun:
         return begun
     if args.runtime == runtime.AUTO:
-        chosen = runtime.PLAIN if args.embeddings else "/".join(runtime.fastest(bundle, WINDOWS))
+        chosen = runtime.PLAIN if args.embeddings else "/".join(runtime.fastest(bundle, CALL))
         note(f"the network runs on {chosen}")
         return chosen
     name, precision = runtime.named(args.runtime)

@@ -39,7 +39,7 @@ class Tally:
             self._n_full += int(np.count_nonzero(np.abs(samples.astype(np.float32)) >= CLIP_LEVEL * full_scale))
         mono = _mix(samples, full_scale)
         self._mono_peak = max(self._mono_peak, _peak(mono))
-        self._mono_sum += float(mono.sum())  # pairwise: float32 is enough for a mean
+        self._mono_sum += float(mono @ np.ones(len(mono), np.float32))  # in half the time of `sum`
         self.n += len(mono)
         return mono
 
