@@ -23,6 +23,9 @@ from instrunet.audio.decoder import DecodeError, shown
 from instrunet.audio.io import LONGEST, Header, Listener, Sound
 from instrunet.errors import JobError
 
+# How a process ends that neither the machine nor anybody else had a part in: it would again
+_BY_ITSELF = signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGXCPU
+ITS_OWN = tuple(-one for one in _BY_ITSELF)  # as exit codes
 BUSY = 1 / 3  # of the wait, that a decoder may be at work itself; the rest is for what else the machine has to do
 PIPE_BYTES = 1 << 20  # a reply comes in a few pieces, not in 40
 
@@ -82,9 +85,9 @@ class Decoder:
         line = json.dumps(request | {"busy_s": BUSY * wait_s}).encode() + b"\n"
         spun = f"gave no answer within {BUSY * wait_s:.0f} s of a core"
         with self._lock:
-            found = None
+            found, code = None, None
             while found is None:
-                if len(why) == self._limits.tries or spun in why:  # it would spin again: the machine has no part in it
+                if len(why) == self._limits.tries or code in ITS_OWN:
                     raise DecodeError("corrupt", f"{shown(path)} is too much for the decoder, which {_told(why)}")
                 child = self._child or self._start()
                 try:

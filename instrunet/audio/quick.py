@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from instrunet.audio.streams import Claims
 
 try:
-    from miniaudio import ffi, lib
+    from _miniaudio import ffi, lib  # of miniaudio, without its client for radio stations: 15 ms of each start
 except ModuleNotFoundError:  # it has no wheel for every machine; libsndfile reads the same files
     ffi = lib = None
 

@@ -104,7 +104,7 @@ def test_what_aborts_it_is_corrupt_and_the_next_file_is_read(crashing: Decoder, 
     bad, good = written(tmp_path / "bad.wav", mark=mark.encode()), written(tmp_path / "good.wav")
     for _ in range(2):
         kind, why = status(crashing, bad)
-        assert (kind, why.split(", ")[-1]) == ("corrupt", "which died of signal 6 (SIGABRT) twice")
+        assert (kind, why.split(", ")[-1]) == ("corrupt", "which died of signal 6 (SIGABRT)")
         assert len(crashing.read(good, RATE).wave) == RATE
 
 

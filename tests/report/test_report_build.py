@@ -167,6 +167,15 @@ def test_leaky_only_if_leaky(page: str, leaky: Evaluation, tmp_path: Path) -> No
     assert "Clean split" not in text
 
 
+def test_where_all_clips_trained_the_page_says_so(evaluation: Evaluation, page: str, tmp_path: Path) -> None:
+    learnt = [{"epoch": k, "train_loss": 2.0 / k, "learnt_accuracy": 0.4, "learning_rate": 1e-3} for k in (1, 2)]
+    text = build(dataclasses.replace(evaluation, history=learnt), tmp_path / "report").read_text(encoding="utf-8")
+    parsed(text)
+    none_left = "All clips trained: none was left to validate on"
+    assert none_left in text and none_left not in page
+    assert "A validation loss that rises" in page and "A validation loss that rises" not in text
+
+
 def test_metrics_json_round_trip(evaluation: Evaluation, tmp_path: Path) -> None:
     build(evaluation, tmp_path / "report")
     tree = json.loads((tmp_path / "report/metrics.json").read_text(encoding="utf-8"))
