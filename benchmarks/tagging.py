@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -107,8 +108,8 @@ def make_files(folder: Path, n: int) -> list[Path]:
 
 def make_bundle(folder: Path, name: str, files: list[Path]) -> Bundle:
     """Of random weights; it knows which runtimes decide alike on these files."""
-    front, statistics = FrontEnd(), Statistics(mean={"logmel": (-4.0,)}, std={"logmel": (3.0,)}, n_windows=1)
-    labels = tuple(f"label{k}" for k in range(11))
+    front, labels = FrontEnd(), tuple(f"label{k}" for k in range(11))
+    statistics = Statistics(mean={"logmel": (-4.0,)}, std={"logmel": (3.0,)}, n_windows=1)
     spec = BundleSpec(kind="single", labels=labels, front=front, model=NETWORKS[name], statistics=statistics)
     torch.manual_seed(0)
     bundle = Bundle(spec, Network(spec.model, front, statistics, len(labels)))
@@ -130,31 +131,27 @@ def rate_of(side: str, folder: Path, files: list[Path], where: str = runtime.PLA
         assert runs.begin(folder / f"out-{side}", job)[1]
     spawn = multiprocessing.get_context("spawn")
     ready, times = spawn.Barrier(CORES), spawn.Queue()
-    both = [spawn.Process(target=_process, args=(side, folder, k, files, where, ready, times)) for k in range(CORES)]
-    for one in both:
-        one.start()
-    found = [times.get() for _ in both]
-    for one in both:
-        one.join()
+    for k in range(CORES):
+        spawn.Process(target=_process, args=(side, folder, k, files, where, ready, times)).start()
+    found = [times.get() for _ in range(CORES)]
     return len(files) * SECONDS / (max(end for _, end in found) - min(begin for begin, _ in found))
 
 
 def _process(side: str, folder: Path, k: int, files: list[Path], where: str, *shared: Any) -> None:
     ready, times = shared
     torch.set_num_threads(1)
+    steps: list[Callable[[], Any]]
     if side == "decode":
-        io.read(files[0], FrontEnd().sample_rate)
-        ready.wait()
-        began = time.time()
-        for path in files[k::CORES]:
-            io.read(path, FrontEnd().sample_rate)
+        steps = [partial(io.read, path, FrontEnd().sample_rate) for path in files[k::CORES]]
+        steps[0]()
     else:
         worker = Worker(str(folder / f"out-{side}"), str(folder / side), Limits(), where=where)
+        steps = [partial(worker.make, number) for number in range(k, worker.work.n_parts, CORES)]
         tagger.tag_all(worker.work.part(0)[:1], worker.bundle, worker.decoder.read)
-        ready.wait()
-        began = time.time()
-        for number in range(k, worker.work.n_parts, CORES):
-            worker.make(number)
+    ready.wait()
+    began = time.time()
+    for step in steps:
+        step()
     times.put((began, time.time()))
 
 
@@ -168,8 +165,7 @@ def by_hand(files: list[Path], do: Callable[[Path], None]) -> float:
 
 
 def naive(bundle: Bundle) -> Callable[[Path], None]:
-    front, logmel = bundle.spec.front, bundle.spec.front.features[0]
-    rate = front.sample_rate
+    front, logmel, rate = bundle.spec.front, bundle.spec.front.features[0], bundle.spec.front.sample_rate
 
     @torch.inference_mode()
     def do(path: Path) -> None:
