@@ -1,6 +1,6 @@
 """Tagging against what one would write by hand, in one run on two cores, on made-up stereo FLACs and MP3s of 30 s.
 
-`--files` (200) of them, half of each kind. The last line is JSON, all but `fixed_core_s` ratios of rates:
+`--files` (200, 40 at least) of them, half of each kind. The last line is JSON, all but `fixed_core_s` ratios of rates:
 
 vs_naive_native  over librosa.load, librosa's mel window by window and the same network in PyTorch, a file at a time
 vs_naive_224     the same with the network on pictures of 224 x 224
@@ -63,7 +63,7 @@ def main() -> None:
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:CORES]))
     with TemporaryDirectory(prefix="tagging-") as name:
         folder = Path(name)
-        files = make_files(folder / "archive", asked.files)
+        files = make_files(folder / "archive", max(40, asked.files))
         some = files[:: max(1, asked.files // max(4, asked.files // 10))]
         made = {name: make_bundle(folder / name, name, some[:8]) for name in NETWORKS}
         where = {name: chosen(bundle, asked.runtime) for name, bundle in made.items()}
