@@ -24,7 +24,7 @@ from instrunet.audio.io import LONGEST, Header, Listener, Sound
 from instrunet.errors import JobError
 
 # How a process ends that neither the machine nor anybody else had a part in: it would again
-_BY_ITSELF = signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGXCPU
+_BY_ITSELF = signal.SIGABRT, signal.SIGSEGV, signal.SIGFPE, signal.SIGILL, signal.SIGXCPU
 ITS_OWN = tuple(-one for one in _BY_ITSELF)  # as exit codes
 BUSY = 1 / 3  # of the wait, that a decoder may be at work itself; the rest is for what else the machine has to do
 PIPE_BYTES = 1 << 20  # a reply comes in a few pieces, not in 40

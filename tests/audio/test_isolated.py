@@ -221,6 +221,13 @@ def test_ahead_keeps_order_and_works_while_the_caller_does() -> None:
         assert n == 3 or begun[n + 1].wait(60)
 
 
+def test_ahead_makes_as_many_as_it_is_told() -> None:
+    made = [threading.Event() for _ in range(8)]
+    coming = ahead(lambda n: made[n].set() or n, range(8), n=4)
+    assert next(coming) == 0 and all(one.wait(60) for one in made[:5]) and not any(one.is_set() for one in made[5:])
+    assert list(coming) == [1, 2, 3, 4, 5, 6, 7]
+
+
 def test_deadlines_follow_what_is_asked(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.touch()

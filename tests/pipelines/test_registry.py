@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from archives import RATE, sound, tiny_bundle, write
+from conftest import ROOT
 from mlflow import MlflowClient
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -221,3 +222,19 @@ def test_what_cannot_be_compared_is_told(client: MlflowClient, corpus: Path, pla
     client.delete_registered_model_alias("tiny", "challenger")
     with pytest.raises(ConfigError, match="tiny has no version with the alias challenger"):
         ask(corpus)
+
+
+COUNTED = """
+from pipelines.registry import Models
+Models("nothing")
+from mlflow.telemetry.client import get_telemetry_client
+print(get_telemetry_client())
+"""
+
+
+def test_mlflow_counts_nobody(tmp_path: Path) -> None:
+    """Its client for that is made at the first import, but in CI and under pytest."""
+    clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    clean |= {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    done = subprocess.run([sys.executable, "-c", COUNTED], env=clean, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "None"), done.stderr
