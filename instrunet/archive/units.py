@@ -32,7 +32,7 @@ LONGEST_S = 1e6  # 12 days: a header that says more says nothing, and could make
 # larger parts.
 MOST_PARTS = 10_000
 # Seconds of sound: a part takes some 20 ms whatever is in it, and a core is faster with several files at a time.
-LEAST_S = 180.0
+LEAST_S = 300.0
 
 # `status` is empty where a worker has to find out; a duplicate or unreadable file is known before
 SCHEMA = pa.schema(

@@ -1,6 +1,6 @@
 """The process of a decoder: requests come in as lines, sound goes out; `isolated.py` starts it and it ends with that.
 
-A reply is four bytes with the length of its head, the head as JSON, and the samples that the head counts.
+A reply is its head, a line of JSON, once the samples that it counts lie in the file that both have open.
 """
 
 import json
@@ -28,15 +28,16 @@ Reply = tuple[dict[str, Any], Samples]
 
 def main() -> None:
     _limit(memory_bytes=int(sys.argv[1]))
+    file = int(sys.argv[2])
     replies = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no reply
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, lines), daemon=True).start()
-    _send(replies, ({"ready": True}, []))
+    _send(replies, file, ({"ready": True}, []))
     while True:
         request = json.loads(lines.get())
         _spend(request["busy_s"])
-        _send(replies, answer(DO[request["do"]], Path(request["path"]), request["arguments"]))
+        _send(replies, file, answer(DO[request["do"]], Path(request["path"]), request["arguments"]))
 
 
 def answer(do: Callable[..., Reply], path: Path, arguments: list[Any]) -> Reply:
@@ -92,17 +93,16 @@ def _listen(requests: BinaryIO, lines: "queue.SimpleQueue[bytes]") -> None:
     os._exit(0)
 
 
-def _send(fd: int, reply: Reply) -> None:
-    head, samples = reply
-    text = json.dumps(head).encode()
-    _write(fd, len(text).to_bytes(4, "little") + text)
+def _send(replies: int, file: int, reply: Reply) -> None:
+    (head, samples), at = reply, 0
     for part in samples:
-        _write(fd, np.ascontiguousarray(part).data.cast("B"))
-
-
-def _write(fd: int, content: bytes | memoryview) -> None:
-    while len(content):
-        content = content[os.write(fd, content) :]
+        rest = np.ascontiguousarray(part).data.cast("B")
+        while rest:
+            n = os.pwrite(file, rest, at)
+            rest, at = rest[n:], at + n
+    line = json.dumps(head).encode() + b"\n"
+    while line:
+        line = line[os.write(replies, line) :]
 
 
 if __name__ == "__main__":

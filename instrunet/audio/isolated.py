@@ -3,7 +3,6 @@
 `Decoder().read` and `.probe` are `io.read` and `io.probe`. Jobs take these: Ray starts a crashed task without end.
 """
 
-import fcntl
 import json
 import os
 import select
@@ -12,12 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from tempfile import TemporaryFile
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from instrunet.audio.decoder import DecodeError, shown
 from instrunet.audio.io import LONGEST, Header, Listener, Sound
@@ -27,7 +27,7 @@ from instrunet.errors import JobError
 _BY_ITSELF = signal.SIGABRT, signal.SIGSEGV, signal.SIGFPE, signal.SIGILL, signal.SIGXCPU
 ITS_OWN = tuple(-one for one in _BY_ITSELF)  # as exit codes
 BUSY = 1 / 3  # of the wait, that a decoder may be at work itself; the rest is for what else the machine has to do
-PIPE_BYTES = 1 << 20  # a reply comes in a few pieces, not in 40
+KEPT_BYTES = 1 << 24  # of memory for replies; what a longer one took is given back
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,18 @@ class Limits:
     tries: int = 2
 
 
+class _Child(NamedTuple):
+    process: "subprocess.Popen[bytes]"
+    samples: Any  # the file in which it leaves those of a reply
+
+
 class Decoder:
     """One child process, started anew when it is lost. Threads may share it; they wait for each other."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
         self._lock = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: _Child | None = None
 
     def read(
         self,
@@ -103,19 +108,21 @@ class Decoder:
             raise DecodeError(head["status"], head["error"])
         return head, samples
 
-    def _start(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-P", "-m", "instrunet.audio.child", str(self._limits.memory_bytes)]
+    def _start(self) -> _Child:
+        samples = _file()
+        command = [sys.executable, "-P", "-m", "instrunet.audio.child"]
+        command += [str(self._limits.memory_bytes), str(samples.fileno())]
         path = os.pathsep.join(place for place in sys.path if place)
-        child = subprocess.Popen(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # mpg123 comments on every odd frame
             bufsize=0,
             env=os.environ | {"PYTHONPATH": path},
+            pass_fds=[samples.fileno()],
         )
-        self._child = child
-        _widen(_pipe(child.stdout).fileno())
+        self._child = child = _Child(process, samples)
         try:
             _exchange(child, b"", self._limits.start_s)
         except (EOFError, OSError):
@@ -129,44 +136,58 @@ class Decoder:
         child, self._child = self._child, None
         if child is None:
             return None
-        with child:
-            _pipe(child.stdin).close()  # which ends it, unless it holds the interpreter
+        with child.samples, child.process as process:
+            _pipe(process.stdin).close()  # which ends it, unless it holds the interpreter
             try:
-                return child.wait(0.5)
+                return process.wait(0.5)
             except subprocess.TimeoutExpired:
-                child.kill()
+                process.kill()
         return None
 
 
-def _exchange(child: "subprocess.Popen[bytes]", line: bytes, wait_s: float) -> tuple[dict[str, Any], list[Any]]:
+def _exchange(child: _Child, line: bytes, wait_s: float) -> tuple[dict[str, Any], list[Any]]:
     """Send a request; the head of the reply and its samples."""
-    _pipe(child.stdin).write(line)
-    deadline, replies = time.monotonic() + wait_s, _pipe(child.stdout).fileno()
-    length = int.from_bytes(_take(replies, 4, deadline), "little")
-    head = json.loads(bytes(_take(replies, length, deadline)))
-    samples = [np.frombuffer(_take(replies, 4 * n, deadline), np.float32) for n in head.get("samples", ())]
+    _pipe(child.process.stdin).write(line)
+    head = json.loads(_line(_pipe(child.process.stdout).fileno(), time.monotonic() + wait_s))
+    samples, at = list[NDArray[np.float32]](), 0
+    for n in head.get("samples", ()):
+        samples.append(_filled(np.empty(n, np.float32), child.samples.fileno(), at))
+        at += samples[-1].nbytes
+    if at > KEPT_BYTES:
+        child.samples.truncate(0)
     return head, samples
 
 
-def _take(fd: int, n: int, deadline: float) -> memoryview:
-    """`n` bytes from a pipe; TimeoutError at the deadline, EOFError when there is nobody to send them."""
-    content = np.empty(n, np.uint8).data  # a bytearray is filled with zeros first
-    rest, ready = content, select.poll()
+def _line(fd: int, deadline: float) -> bytes:
+    """What comes from a pipe up to a line's end; TimeoutError at the deadline, EOFError when nobody is left to send."""
+    content, ready = b"", select.poll()
     ready.register(fd, select.POLLIN)
-    while rest:
+    while not content.endswith(b"\n"):
         if not ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
             raise TimeoutError
-        got = os.readv(fd, [rest])
+        got = os.read(fd, select.PIPE_BUF)
         if not got:
             raise EOFError
-        rest = rest[got:]
+        content += got
     return content
 
 
-def _widen(fd: int) -> None:
-    """A wish: Linux grants a user who is not root some dozens of such pipes, and other systems have none."""
-    with suppress(OSError, AttributeError):
-        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+def _filled(samples: NDArray[np.float32], fd: int, at: int) -> NDArray[np.float32]:
+    """With what lies in a file from byte `at` on."""
+    rest = samples.data.cast("B")
+    while rest:
+        got = os.preadv(fd, [rest], at)
+        if not got:
+            raise EOFError
+        rest, at = rest[got:], at + got
+    return samples
+
+
+def _file() -> Any:
+    """With no name, and in memory where the system has such: 3 MB through a pipe take a process four turns."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("samples"), "r+b", buffering=0)
+    return TemporaryFile(buffering=0)
 
 
 def _pipe(end: Any) -> Any:

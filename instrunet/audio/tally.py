@@ -30,10 +30,12 @@ class Tally:
         if self._claims.md5:
             self._sum.update(_as_integers(samples, self._claims.width))
         full_scale = 1.0 if samples.dtype == np.float32 else 32_768.0
-        if not _peak(samples) < ABSURD:  # NaN is not
+        peak = _peak(samples)
+        if not peak < ABSURD:  # NaN is not
             self._sane = False
             samples = np.where(np.abs(samples) < ABSURD, samples, 0)
-        peak = _peak(samples) / full_scale
+            peak = _peak(samples)
+        peak /= full_scale
         self._peak = max(self._peak, peak)
         if peak >= CLIP_LEVEL:
             self._n_full += int(np.count_nonzero(np.abs(samples.astype(np.float32)) >= CLIP_LEVEL * full_scale))

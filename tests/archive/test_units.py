@@ -144,7 +144,7 @@ def test_uris_are_absolute(archive: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_small_archive_gets_small_parts() -> None:
-    assert in_parts([30.0] * 12, UnitSpec()) == [0] * 6 + [1] * 6  # 180 s are the least
+    assert in_parts([30.0] * 20, UnitSpec()) == [0] * 10 + [1] * 10  # 300 s are the least
     parts = in_parts([20.0] * 1000, UnitSpec())  # a 64th of 20,000 s is 312 s
     assert parts == [k // 15 for k in range(1000)]
 

@@ -169,7 +169,7 @@ def test_it_ends_with_its_parent(tmp_path: Path, mark: str) -> None:
     path = written(tmp_path / "a.wav", mark=mark.encode())
     code = (
         "import sys, pathlib; from instrunet.audio.isolated import Decoder; d = Decoder(); "
-        "p = pathlib.Path(sys.argv[1]); d.probe(p); print(d._child.pid, flush=True); d.read(p, 22050); sys.stdin.read()"
+        "p = pathlib.Path(sys.argv[1]); d.probe(p); print(d._child.process.pid, flush=True); d.read(p, 22050); sys.stdin.read()"
     )
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(CRASHING), str(ROOT)])}
     with subprocess.Popen(
@@ -200,17 +200,22 @@ def test_it_starts_fast_because_it_loads_little() -> None:
     assert done.stdout.strip() == ""
 
 
-def test_a_user_who_may_have_no_wide_pipe_gets_a_usual_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-
-    def refuse(fd: int, command: int, size: int) -> int:
-        asked.append(size)
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(isolated.fcntl, "fcntl", refuse)
+def test_a_system_without_files_in_memory_has_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    path = written(tmp_path / "a.wav")
     with Decoder() as decoder:
-        assert len(decoder.read(written(tmp_path / "a.wav"), RATE).wave) == RATE
-    assert asked == [isolated.PIPE_BYTES]
+        np.testing.assert_array_equal(decoder.read(path, RATE).wave, io.read(path, RATE).wave)
+
+
+def test_a_long_reply_gives_its_memory_back_and_a_short_one_is_not_what_was_before(tmp_path: Path) -> None:
+    long, short = written(tmp_path / "long.wav", 201.0), written(tmp_path / "short.wav", 1.0, b"other")
+    with Decoder() as decoder:
+        sizes = []
+        for path in (short, long, short):
+            np.testing.assert_array_equal(decoder.read(path, RATE).wave, io.read(path, RATE).wave)
+            sizes.append(os.fstat(decoder._child.samples.fileno()).st_size)
+    assert sizes == [4 * RATE, 0, 4 * RATE]
+    assert 201 * 4 * RATE > isolated.KEPT_BYTES
 
 
 def test_ahead_keeps_order_and_works_while_the_caller_does() -> None:

@@ -52,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = make_place(tmp_path_factory.mktemp("gpus") / "instrunet")
     tiny_bundle("multi").save(place / "bundle")
     write_archive(place / "archive")
-    for k in range(20):
+    for k in range(30):
         path = write(place / f"archive/m/{k:02d}.wav", sound(12.0, 200 + 30 * k))  # in all more than a part
         if mark := {5: b"abort at read", 9: b"kill me once"}.get(k):
             content = bytearray(path.read_bytes())
