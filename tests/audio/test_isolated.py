@@ -169,7 +169,8 @@ def test_it_ends_with_its_parent(tmp_path: Path, mark: str) -> None:
     path = written(tmp_path / "a.wav", mark=mark.encode())
     code = (
         "import sys, pathlib; from instrunet.audio.isolated import Decoder; d = Decoder(); "
-        "p = pathlib.Path(sys.argv[1]); d.probe(p); print(d._child.process.pid, flush=True); d.read(p, 22050); sys.stdin.read()"
+        "p = pathlib.Path(sys.argv[1]); d.probe(p); print(d._child.process.pid, flush=True); d.read(p, 22050); "
+        "sys.stdin.read()"
     )
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(CRASHING), str(ROOT)])}
     with subprocess.Popen(
