@@ -93,8 +93,8 @@ def test_a_store_that_goes_away_fails_the_job_which_then_goes_on(
     store: Store, proxy: Proxy, home: Path, tmp_path: Path
 ) -> None:
     bucket = store.bucket("away")
-    for k in range(40):
-        store.write(f"{bucket}/archive/{k}.wav", write(tmp_path / "x.wav", sound(6.0, 300 + 9 * k)).read_bytes())
+    for k in range(40):  # two parts, as in the next
+        store.write(f"{bucket}/archive/{k}.wav", write(tmp_path / "x.wav", sound(10.0, 300 + 9 * k)).read_bytes())
     gone: list[int] = []
 
     def away_after_a_part(method: str, path: str, n: int) -> str:
@@ -121,7 +121,7 @@ def test_a_store_that_goes_away_fails_the_job_which_then_goes_on(
 def test_a_killed_job_goes_on_in_a_store(store: Store, proxy: Proxy, home: Path, tmp_path: Path) -> None:
     bucket = store.bucket("killed")
     for k in range(40):
-        write(tmp_path / f"archive/{k}.wav", sound(6.0, 300 + 9 * k))
+        write(tmp_path / f"archive/{k}.wav", sound(10.0, 300 + 9 * k))
     command = f"exec python jobs/tag.py bundle {tmp_path}/archive --out {bucket}/tags"
     job = subprocess.Popen(
         ["bash", "-c", command], cwd=home, env=environment() | around(proxy.port), stderr=subprocess.DEVNULL
