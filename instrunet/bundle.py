@@ -191,7 +191,8 @@ class Bundle:
         out = np.zeros((n, len(self.spec.labels)), np.float32)
         for rows in alike(n, frames, batch_size):
             end = None if frames is None else int(frames[rows[0]])
-            batch = {name: values[rows][..., :end].float() for name, values in features.items()}
+            some = slice(int(rows[0]), int(rows[-1]) + 1) if frames is None else rows  # a slice is no copy
+            batch = {name: values[some][..., :end].float() for name, values in features.items()}
             if embeddings is None:
                 out[rows] = run(batch)
                 continue

@@ -80,7 +80,7 @@ def by_openvino(graph: bytes, names: Sequence[str], precision: str) -> tuple[Run
     frames = model.inputs[0].partial_shape[2]
 
     def run(batch: dict[str, Tensor]) -> NDArray[np.float32]:
-        found = request.infer({name: batch[name].numpy() for name in names})
+        found = request.infer({name: batch[name].numpy() for name in names}, share_inputs=True)
         logits: NDArray[np.float32] = found[0].copy()  # the request's own memory, which the next call fills anew
         return logits
 

@@ -9,6 +9,7 @@ import copy
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from instrunet.bundle import Bundle
 from instrunet.errors import JobError
 from instrunet.features import IN_TORCH
 from instrunet.features.featurizer import Cut, Featurizer, FrontEnd
-from instrunet.features.measures import Levels, levels, with_feature
+from instrunet.features.measures import Level, Levels, levels, peak, with_feature
 from instrunet.hearing import Heard, Seen, looked
 
 SIZES = (16, 32, 64, 128, 256, 512)  # windows of a batch, as far as memory goes
@@ -72,7 +73,7 @@ class Device:
     def hear(self, sounds: Sequence[Seen[Ready]], embed: bool, clock: Clock) -> list[Heard]:
         """Their windows in shared batches; of short sounds that keep their own length only those of one length."""
         found: dict[int, Heard] = {}
-        lengths = [one.windows.cut.wave.shape[1] if one.windows.cut.start_s else 0 for one in sounds]
+        lengths = [len(one.windows.cut.waves[0]) if one.windows.cut.waves else 0 for one in sounds]
         with self._lock:
             for length in sorted(set(lengths)):
                 some = [k for k, own in enumerate(lengths) if own == length]
@@ -103,12 +104,13 @@ class Device:
 
     def _cut(self, wave: NDArray[np.float32]) -> Ready:
         cut = self._bundle.featurizer.cut(wave)
-        return Ready(cut, levels(cut.wave[:, : cut.own], self._bundle.spec.front.sample_rate))
+        each = [Level.of(own, peak(own)) for own in (wave[: cut.own] for wave in cut.waves)]
+        return Ready(cut, levels(each, self._bundle.spec.front.sample_rate))
 
     def _heard(self, sounds: Sequence[Seen[Ready]], embed: bool, clock: Clock) -> Iterable[Heard]:
-        waves = [one.windows.cut.wave for one in sounds]
-        ends = np.cumsum([len(wave) for wave in waves])[:-1]
-        made = [self._batch(rows, embed, clock) for rows in self._gathered(waves).split(self.n_windows)]
+        waves = [one.windows.cut.waves for one in sounds]
+        ends = np.cumsum([len(own) for own in waves])[:-1]
+        made = [self._batch(rows, embed, clock) for rows in self._gathered([*chain(*waves)]).split(self.n_windows)]
         logits, ranges = (np.concatenate([batch[k] for batch in made]) for k in (0, 1))
         scores, values = np.split(self._bundle.activated(logits), ends), np.split(ranges, ends)
         embedded = np.split(np.concatenate([batch[2] for batch in made]), ends) if embed else [None] * len(sounds)
@@ -119,9 +121,9 @@ class Device:
 
     def _gathered(self, waves: Sequence[NDArray[np.float32]]) -> Tensor:
         """One [W, N], in memory that a GPU copies from while we go on."""
-        shape = sum(map(len, waves)), waves[0].shape[1]
-        gathered = torch.empty(shape, pin_memory=self._is_cuda)
-        np.concatenate(waves, out=gathered.numpy())
+        gathered = torch.empty(len(waves), len(waves[0]) if waves else 0, pin_memory=self._is_cuda)
+        for wave, place in zip(waves, gathered.numpy(), strict=True):
+            place[:] = wave
         return gathered
 
     def _batch(self, wave: Tensor, embed: bool, clock: Clock) -> Batch:

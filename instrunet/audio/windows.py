@@ -22,11 +22,9 @@ def starts(n_samples: int, window: int, hop: int) -> list[int]:
     return regular
 
 
-def cut(wave: NDArray[np.float32], window: int, hop: int) -> tuple[list[int], NDArray[np.float32]]:
-    """The windows of `wave` [T] as [W, window], zero-padded behind where the sound is shorter."""
+def cut(wave: NDArray[np.float32], window: int, hop: int) -> tuple[list[int], list[NDArray[np.float32]]]:
+    """The windows of `wave` [T], parts of itself; zero-padded behind where it is shorter than one."""
     begins = starts(len(wave), window, hop)
-    out = (np.empty if len(wave) >= window else np.zeros)((len(begins), window), np.float32)
-    for row, begin in enumerate(begins):
-        piece = wave[begin : begin + window]
-        out[row, : len(piece)] = piece
-    return begins, out
+    if len(wave) < window:
+        wave = np.pad(wave, (0, window - len(wave)))
+    return begins, [wave[begin : begin + window] for begin in begins]

@@ -4,7 +4,7 @@ Shapes: T samples, W windows, N samples of a window, F bands, L frames.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, Self
 
 import numpy as np
@@ -18,8 +18,8 @@ from instrunet.audio import windows
 from instrunet.audio.io import QUIET
 from instrunet.audio.trim import trimmed
 from instrunet.config import Spec
-from instrunet.features import FEATURES, FRAME_FEATURES, Feature, FeatureSpec, LogMelSpec
-from instrunet.features.measures import measured
+from instrunet.features import FEATURES, FRAME_FEATURES, Feature, FeatureSpec, LogMel, LogMelSpec
+from instrunet.features.measures import N_FFT, Level, levels, peak, with_feature
 
 
 class FrontEnd(Spec):
@@ -87,10 +87,10 @@ class Windows:
 
 @dataclass(frozen=True)
 class Cut:
-    """A sound's windows [W, N] as they are before any level or feature; the sound itself has `own` samples of them."""
+    """A sound's windows, W of [N], as they are before any level or feature; what fills up one begins at `own`."""
 
     start_s: list[float]
-    wave: NDArray[np.float32]
+    waves: list[NDArray[np.float32]]
     own: int
     duration_s: float
 
@@ -103,7 +103,8 @@ class Featurizer(nn.Module):
         self.spec = spec
         parts: dict[str, Feature] = {feature.name: FEATURES[feature.name](feature) for feature in spec.features}
         self.parts = nn.ModuleDict(parts)
-        self._fast = {name: part.fast for name, part in parts.items()}
+        self._parts = parts
+        self._shares = any(isinstance(part, LogMel) and part.has_end_to_end(N_FFT) for part in parts.values())
 
     def forward(self, wave: Tensor) -> dict[str, Tensor]:
         level = _level(wave, self.spec.level)
@@ -113,11 +114,14 @@ class Featurizer(nn.Module):
 
     def fast(self, wave: NDArray[np.float32]) -> Windows:
         """A sound of any length, already at `spec.sample_rate`, to all of its windows."""
-        cut = self.cut(wave)
-        seen = self.fast_windows(cut.wave, cut.start_s)
-        first = seen.features[self.spec.features[0].name]
-        found = measured(cut.wave[:, : cut.own], first, cut.duration_s, self.spec.sample_rate)
-        return replace(seen, measures=found.tolist())
+        cut, each = self.cut(wave), list[Level]()
+        made: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self._parts}
+        for one in cut.waves:  # all the way one by one, while it lies in the cache
+            each.append(self._window(one, one[: cut.own], made))
+        features = {name: np.stack(rows) if rows else self._none(name) for name, rows in made.items()}
+        first = features[self.spec.features[0].name]
+        found = with_feature(levels(each, self.spec.sample_rate), first, cut.duration_s)
+        return Windows(cut.start_s, features, np.array([one.peak < QUIET for one in each], bool), found.tolist())
 
     def cut(self, wave: NDArray[np.float32]) -> Cut:
         """The first step of `fast`."""
@@ -128,21 +132,20 @@ class Featurizer(nn.Module):
         own = min(self.spec.window, max(1, len(wave))) if self.spec.length == "adaptive" else self.spec.window
         begins, cut = windows.cut(wave, own, self.spec.hop)
         if self.spec.long == "first":
-            begins, cut = begins[:1], cut[:1]
+            begins, cut = begins[:1], [one.copy() for one in cut[:1]]  # does not hold all the sound
         return Cut([(at + begin) / rate for begin in begins], cut, len(wave), seconds)
 
-    def fast_windows(self, cut: NDArray[np.float32], start_s: list[float] | None = None) -> Windows:
-        """Windows [W, N] that are already cut. Their level is that of the sound, without what fills up a short one."""
-        made: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self._fast}
-        short = max(0, self.spec.least - cut.shape[1])
-        for row in cut:  # all the way one by one, while it lies in the cache
-            level = _level(torch.from_numpy(row), self.spec.level).numpy()
-            level = np.pad(level, (0, short)) if short else level
-            for name, fast in self._fast.items():
-                made[name].append(fast(level))
-        features = {name: np.stack(rows) if rows else self._none(name) for name, rows in made.items()}
-        quiet = np.maximum(cut.max(1, initial=0.0), -cut.min(1, initial=0.0)) < QUIET
-        return Windows([0.0] * len(cut) if start_s is None else start_s, features, quiet)
+    def _window(
+        self, wave: NDArray[np.float32], own: NDArray[np.float32], made: dict[str, list[NDArray[np.float32]]]
+    ) -> Level:
+        """Its features are added to those that are `made`; its level is that of the sound, its own samples."""
+        highest, short = peak(own), self.spec.least - len(wave)
+        level = _fast_level(wave, highest, self.spec.level)
+        level = np.pad(level, (0, short)) if short > 0 else level
+        powers = np.empty((len(own) // N_FFT if self._shares else 0, N_FFT // 2 + 1), np.float32)
+        for name, part in self._parts.items():
+            made[name].append(part.fast(level, powers) if isinstance(part, LogMel) else part.fast(level))
+        return Level.of(own, highest, powers)
 
     def _none(self, name: str) -> NDArray[np.float32]:
         return np.zeros((0, *self.spec.shapes()[name]), np.float32)
@@ -155,6 +158,14 @@ def _level(wave: Tensor, kind: str) -> Tensor:
     peak = torch.maximum(wave.amax(-1, keepdim=True), -wave.amin(-1, keepdim=True))
     loud = peak if kind == "peak" else wave.square().mean(-1, keepdim=True).sqrt() * 10
     return wave / torch.where(peak < QUIET, 1.0, loud.clamp_min(QUIET))
+
+
+def _fast_level(wave: NDArray[np.float32], peak: np.float32, kind: str) -> NDArray[np.float32]:
+    """The same of one window whose peak is known."""
+    if kind == "none" or peak < QUIET:
+        return wave
+    loud = peak if kind == "peak" else np.sqrt(wave @ wave / np.float32(len(wave))) * np.float32(10)
+    return wave / max(loud, np.float32(QUIET))
 
 
 class Statistics(Spec):

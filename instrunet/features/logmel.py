@@ -74,8 +74,11 @@ class LogMel(nn.Module):
     def forward(self, wave: Tensor) -> Tensor:
         return torch.log(self.mel(wave) + self.spec.floor)
 
-    def fast(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One clip [T] to [F, L] on the CPU, block by block: MKL's real FFT in float32 and a sparse mel matrix."""
+    def fast(self, wave: NDArray[np.float32], powers: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """One clip [T] to [F, L] on the CPU, block by block: MKL's real FFT in float32 and a sparse mel matrix.
+
+        `powers` [P, K] is filled with those of the first P frames that lie end to end, if it `has_end_to_end`.
+        """
         n_fft, half = self.spec.n_fft, self.spec.n_fft // 2
         padded = np.zeros(len(wave) + n_fft, np.float32)
         padded[half : half + len(wave)] = wave
@@ -85,9 +88,23 @@ class LogMel(nn.Module):
         logs = np.empty(self.spec.shape(len(wave)), np.float32)
         for first in range(0, len(frames), n_block):
             some = frames[first : first + n_block]
-            logs[:, first : first + n_block] = self._bands @ self._power(some, block[: len(some)]).T
+            power = self._power(some, block[: len(some)])
+            if powers is not None and len(powers):
+                self._keep(powers, power, first)
+            logs[:, first : first + n_block] = self._bands @ power.T
         logs += np.float32(self.spec.floor)
         return np.log(logs, out=logs)
+
+    def has_end_to_end(self, n_fft: int) -> bool:
+        """Whether frames of so many samples, the first at the clip's begin, are among its own."""
+        return self.spec.n_fft == n_fft and n_fft // 2 % self.spec.hop_length == 0
+
+    def _keep(self, powers: NDArray[np.float32], power: NDArray[np.float32], first: int) -> None:
+        """Of a block [l, K] that begins with frame `first`."""
+        at, step = self.spec.n_fft // 2 // self.spec.hop_length, self.spec.n_fft // self.spec.hop_length
+        begin, end = (max(0, -(-(frame - at) // step)) for frame in (first, first + len(power)))
+        mine = powers[begin:end]
+        mine[:] = power[at + begin * step - first :: step][: len(mine)]
 
     def _power(self, frames: Tensor, block: Tensor) -> NDArray[np.float32]:
         """[l, n_fft] to [l, K]. The result lies where the windowed frames lay: one buffer less in the cache."""

@@ -3,15 +3,16 @@
 Shapes: W windows, N samples of a window, F bands, L frames, K frequency bins, M measures.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from instrunet.audio.io import QUIET
+from instrunet.features.logmel import hann
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,21 @@ NAMES = tuple(measure.name for measure in MEASURES)
 N_FFT = 2048
 HELD = 1e-7  # -70 dB: at it half the clips of the real packs reach 10.4 kHz, and a cut at 7 kHz shows in most
 PAUSE = 1e-2  # a window 40 dB below the loudest says nothing about a recording
-HANN = torch.hann_window(N_FFT)
+HANN = hann(N_FFT).numpy()
+
+
+class Level(NamedTuple):
+    """One window as it was recorded."""
+
+    peak: np.float32
+    square: float  # of its samples, the mean
+    powers: NDArray[np.float32]  # [K] at each frequency, in any unit
+
+    @classmethod
+    def of(cls, wave: NDArray[np.float32], peak: np.float32, powers: NDArray[np.float32] | None = None) -> "Level":
+        """Of its own samples [N]; `powers` [P, K] are those of its frames, end to end, where its features have them."""
+        total = spectrum(wave) if powers is None or not len(powers) else powers.sum(0)
+        return cls(peak, float(wave @ wave) / len(wave), total)
 
 
 class Levels(NamedTuple):
@@ -53,27 +68,37 @@ class Levels(NamedTuple):
     rows: tuple[NDArray[np.floating], ...]
 
 
-def measured(cut: NDArray[np.float32], feature: NDArray[np.float32], seconds: float, rate: int) -> NDArray[np.float32]:
-    """[M] of one sound, from its windows [W, N] and their first feature [W, F, L]; nothing, [0], where it is silent."""
-    return with_feature(levels(cut, rate), feature, seconds)
+def peak(wave: NDArray[np.float32]) -> np.float32:
+    """Without a copy, which `abs` makes."""
+    highest: np.float32 = max(wave.max(initial=0), -wave.min(initial=0))
+    return highest
 
 
-def levels(cut: NDArray[np.float32], rate: int) -> Levels:
-    peak = np.maximum(cut.max(1, initial=0.0), -cut.min(1, initial=0.0))
-    loud = peak >= max(QUIET, PAUSE * float(peak.max(initial=0.0)))
+def spectrum(wave: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[N] to powers [K]: the sum over frames that lie end to end, or one that is filled up."""
+    whole = wave[: len(wave) // N_FFT * N_FFT] if len(wave) >= N_FFT else np.pad(wave, (0, N_FFT - len(wave)))
+    frames = torch.from_numpy(whole.reshape(-1, N_FFT) * HANN)
+    parts = torch.fft.rfft(frames).numpy().view(np.float32)  # real and imaginary in turn
+    squares: NDArray[np.float32] = np.einsum("lk,lk->k", parts, parts)
+    return squares[::2] + squares[1::2]  # in a third of the time of abs
+
+
+def levels(windows: Sequence[Level], rate: int) -> Levels:
+    """Of all windows of a sound."""
+    peaks = np.array([one.peak for one in windows], np.float32)
+    loud = peaks >= max(QUIET, PAUSE * float(peaks.max(initial=0.0)))
     if not loud.any():
         return Levels(loud, ())
-    wave = cut if loud.all() else cut[loud]
     rows = (
-        10 * np.log10(np.maximum(np.einsum("wn,wn->w", wave, wave) / wave.shape[1], 1e-12)),
-        20 * np.log10(peak[loud]),
-        bandwidth(torch.from_numpy(wave), rate),
+        10 * np.log10(np.maximum([one.square for one in windows], 1e-12))[loud],
+        20 * np.log10(peaks[loud]),
+        bandwidth(np.stack([one.powers for one in windows])[loud], rate),
     )
     return Levels(loud, rows)
 
 
 def with_feature(of: Levels, feature: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:
-    """[M]; of the feature only the smallest and the largest value of each window count."""
+    """[M], or nothing, [0], of silence; of the first feature [W, F, L] only each window's extremes count."""
     if not of.rows:
         return np.zeros(0, np.float32)
     values = feature if of.loud.all() else feature[of.loud]
@@ -81,14 +106,8 @@ def with_feature(of: Levels, feature: NDArray[np.float32], seconds: float) -> ND
     return np.array([*np.median(np.stack(rows), axis=1), seconds], np.float32)
 
 
-def bandwidth(wave: Tensor, rate: int) -> NDArray[np.float64]:
-    """[W, N] to the highest frequency [W] at which a window's mean power spectrum is within 70 dB of its peak."""
-    short = N_FFT - wave.shape[1]
-    frames = (torch.nn.functional.pad(wave, (0, short)) if short > 0 else wave).unfold(1, N_FFT, N_FFT)
-    spectrum = torch.fft.rfft(frames * HANN).numpy()
-    parts = spectrum.view(np.float32)  # real and imaginary in turn
-    squares = np.einsum("wlk,wlk->wk", parts, parts)
-    power = squares[:, ::2] + squares[:, 1::2]  # [W, K], in a third of the time of abs
+def bandwidth(power: NDArray[np.float32], rate: int) -> NDArray[np.float64]:
+    """Power spectra [W, K] to the highest frequency [W] of each that is within 70 dB of its peak."""
     held = power >= HELD * power.max(1, keepdims=True)
     highest: NDArray[np.float64] = (held.shape[1] - 1 - held[:, ::-1].argmax(1)) * (rate / N_FFT)
     return highest

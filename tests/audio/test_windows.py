@@ -57,13 +57,12 @@ def test_cut_holds_the_sound_itself_padded_behind() -> None:
     wave = np.arange(1, 26, dtype=np.float32)
     begins, windows = cut(wave, 10, 10)
     assert begins == [0, 10, 15]
-    assert windows.dtype == np.float32
+    assert {window.dtype for window in windows} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(windows, [wave[:10], wave[10:20], wave[15:]])
     begins, windows = cut(wave[:4], 10, 10)
     assert begins == [0]
     np.testing.assert_array_equal(windows, [[1, 2, 3, 4, 0, 0, 0, 0, 0, 0]])
-    begins, windows = cut(wave[:0], 10, 10)
-    assert (begins, windows.shape) == ([], (0, 10))
+    assert cut(wave[:0], 10, 10) == ([], [])
 
 
 def test_cut_agrees_with_numpy_where_windows_fit() -> None:

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import soxr
-import torch
 from numpy.typing import NDArray
-from scipy.signal import firwin, lfilter
+from scipy.signal import chirp, firwin, lfilter
 
 from instrunet.features.featurizer import Featurizer, FrontEnd
-from instrunet.features.logmel import LogMelSpec
-from instrunet.features.measures import NAMES, bandwidth
+from instrunet.features.logmel import LogMel, LogMelSpec
+from instrunet.features.measures import N_FFT, NAMES, bandwidth, spectrum
 
 RATE = 22_050
 FRONT = FrontEnd(features=(LogMelSpec(n_mels=32),), level="none")
@@ -42,8 +41,31 @@ def test_bandwidth_does_not_depend_on_gain_and_sees_what_is_70_db_down() -> None
     for high_db, hz in ((-65, 9000), (-75, 1000)):
         wave = np.sin(2 * np.pi * 1000 * t) + 10 ** (high_db / 20) * np.sin(2 * np.pi * 9000 * t)
         for gain in (1.0, 1e-2):
-            found = bandwidth(torch.from_numpy((gain * wave).astype(np.float32))[None], RATE)
+            found = bandwidth(spectrum((gain * wave).astype(np.float32))[None], RATE)
             assert found == pytest.approx([hz], abs=90)
+
+
+@pytest.mark.parametrize("seconds", [0.093, 0.5, 3.0, 12.0])  # 12 s are four blocks of frames
+def test_a_picture_with_the_same_frames_gives_their_spectra(seconds: float) -> None:
+    """A tone that climbs: no two frames are alike."""
+    wave = noise(seconds) + chirp(np.arange(round(seconds * RATE)) / RATE, 50, seconds, 9000).astype(np.float32)
+    n = len(wave) // N_FFT
+    powers = np.full((n, N_FFT // 2 + 1), np.nan, np.float32)
+    LogMel(LogMelSpec()).fast(wave, powers)
+    for k in range(n):
+        expected = spectrum(wave[k * N_FFT : (k + 1) * N_FFT])
+        np.testing.assert_allclose(powers[k], expected, rtol=1e-4, atol=1e-6 * expected.max())
+
+
+@pytest.mark.parametrize("feature", [LogMelSpec(n_fft=1024), LogMelSpec(hop_length=500), LogMelSpec(hop_length=3000)])
+@pytest.mark.parametrize("seconds", [0.05, 1.0, 5.5])  # less than a frame, less than a window, and more than one
+def test_measures_do_not_hang_on_whose_frames_they_are_of(feature: LogMelSpec, seconds: float) -> None:
+    wave = below(6000, noise(seconds))
+    shared, own = measures(wave, FRONT), measures(wave, FRONT.model_copy(update={"features": (feature,)}))
+    for name in ("level_db", "peak_db", "bandwidth_hz", "duration_s"):
+        assert shared[name] == pytest.approx(own[name], abs=0.01 * RATE / N_FFT), name
+    if seconds > 1:  # where it is cut off there is energy at all frequencies
+        assert own["bandwidth_hz"] == pytest.approx(6000, abs=150)
 
 
 def test_level_and_peak_are_those_of_the_sound() -> None:

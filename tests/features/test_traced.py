@@ -142,8 +142,8 @@ def test_a_network_on_what_a_graph_cannot_repeat_is_refused(tmp_path: Path) -> N
 def made(name: str, feature: FeatureSpec, model: ModelSpec) -> Bundle:
     """Windows of a second, or of half a second to one; statistics of tones, and scores that are not all alike."""
     front = FrontEnd(features=(feature,), window_s=1.0, hop_s=0.6, length=LENGTHS[name], min_s=0.5)
-    heard = Featurizer(front).fast_windows(np.stack([tone(300.0 * 2**k, 1.0, seed=k, rate=RATE) for k in range(4)]))
-    values = heard.features[name]
+    heard = [Featurizer(front).fast(tone(300.0 * 2**k, 1.0, seed=k, rate=RATE)) for k in range(4)]
+    values = np.concatenate([one.features[name] for one in heard])
     statistics = Statistics.of({name: sums_of(name, values.astype(np.float16))}, len(values))
     spec = BundleSpec(kind="single", labels=LABELS, front=front, model=model, statistics=statistics)
     torch.manual_seed(0)
