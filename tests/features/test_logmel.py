@@ -1,5 +1,7 @@
 """Log-mel against librosa, the fast path against the module, and the shape law."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import librosa
 import numpy as np
 import pytest
@@ -101,6 +103,16 @@ def test_a_clip_does_not_depend_on_its_batch() -> None:
     together = part(clips)
     for row, wave in enumerate(clips):
         torch.testing.assert_close(together[row], part(wave[None])[0], rtol=0, atol=1e-5)
+
+
+def test_threads_share_it() -> None:
+    """Each has a buffer of its own while it works."""
+    logmel, clips = LogMel(LogMelSpec(hop_length=64)), [tone(200.0 * k, 1.0, seed=k) for k in range(1, 9)]
+    alone = [logmel.fast(clip) for clip in clips]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for one, other in zip(alone, pool.map(logmel.fast, clips), strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 def test_a_higher_tone_lights_a_higher_band() -> None:
