@@ -17,6 +17,7 @@ from pipelines.parts import CPUS_PER_ACTOR, Pool
 
 GPU = "cuda/fp32"  # as the plan says it, like a runtime
 AT_ONCE = 4  # parts of an actor with a GPU: one's last units would keep it waiting, and half an hour may be six units
+ON_A_CORE = 2  # parts of an actor there, which take turns: one may be waiting for a decoder that stalls
 FREE = ("torch", runtime.AUTO)  # what --runtime may say without deciding
 
 
@@ -46,7 +47,7 @@ def of(where: str, n_parts: int, tried: dict[str, float]) -> Design:
     """For so many parts, on the cluster that we are connected to."""
     if where != GPU:
         cores = cluster.slots()
-        return Design(Pool(min(n_parts, speed.actors(tried, cores))), cores)
+        return Design(Pool(min(n_parts, speed.actors(tried, cores)), at_once=ON_A_CORE), cores, ON_A_CORE)
     n_gpus = cluster.gpus(ClusterSpec(), verbose=False)
     if not n_gpus:
         raise JobError(

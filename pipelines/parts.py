@@ -51,6 +51,7 @@ def made(
         fn_constructor_kwargs=dict(arguments),
         compute=ray.data.ActorPoolStrategy(
             size=min(len(todo), actors),
+            max_tasks_in_flight_per_actor=max(2, at_once),  # one that waits there is enough: others may be free sooner
             max_concurrent_calls_per_actor=at_once,
             enable_true_multi_threading=at_once > 1,
         ),

@@ -14,7 +14,7 @@ from instrunet.archive import books, exports, runs, sources, speed, tagger
 from instrunet.archive.device import Device
 from instrunet.archive.speed import Prices, Speed
 from instrunet.archive.units import WORK_LIST, UnitSpec, WorkList
-from instrunet.audio.ahead import Decoders
+from instrunet.audio.ahead import Decoders, Turn
 from instrunet.audio.isolated import Limits
 from instrunet.bundle import CALL, Bundle
 from instrunet.data import parts, places
@@ -121,7 +121,8 @@ class Worker:
         loaded, name = Bundle.load(Path(bundle)), where.split("/")[0]
         self.on = "" if name in runtime.PRECISIONS else name
         self.bundle = loaded if self.on or where == runtime.PLAIN else loaded.on(*runtime.named(where))
-        self.decoder = Decoders(limits, n_decoders)
+        self._turn = None if self.on else Turn()  # on a core
+        self.decoder = Decoders(limits, n_decoders, self._turn)
         self.work = WorkList(self.out / WORK_LIST)
         self._lock = Lock()
         self._device: Device | None = None
@@ -130,7 +131,14 @@ class Worker:
         return told(self.make, row)
 
     def make(self, number: int) -> dict[str, Any]:
-        clock = speed.Clock(self.decoder.threads.n)
+        """Threads take turns on a core; one that waits for a decoder which stalls lets another go on with its part."""
+        if not self._turn:
+            return self._made(number, speed.Clock(self.decoder.threads.n))
+        with self._turn.mine():
+            torch.set_num_threads(1)  # each thread has a number of its own
+            return self._made(number, speed.Clock())
+
+    def _made(self, number: int, clock: speed.Clock) -> dict[str, Any]:
         with self._lock:
             device, units = self._taken(), self.work.part(number)
         rows = tagger.tag_all(units, self.bundle, self.decoder.read, self.embed, clock, device)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from queue import SimpleQueue
+from queue import LifoQueue
+from threading import Lock, get_ident
 from typing import Any, NamedTuple, Self, TypeVar
 
 from instrunet.audio.io import Header, Sound
@@ -41,13 +42,46 @@ def ahead(
             wait(coming)
 
 
-class Decoders:
-    """So many children, each with a thread: `read` and `probe` are those of one that is free."""
+class Turn:
+    """One thread works at a time; who waits for something else lends his turn to the next."""
 
-    def __init__(self, limits: Limits, n: int) -> None:
+    def __init__(self) -> None:
+        self._lock, self._whose = Lock(), 0
+
+    @contextmanager
+    def mine(self) -> Iterator[None]:
+        with self._lock:
+            self._whose = get_ident()
+            try:
+                yield
+            finally:
+                self._whose = 0
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Of a thread that has none, nothing is lent."""
+        if self._whose != get_ident():
+            yield
+            return
+        self._whose = 0
+        self._lock.release()
+        try:
+            yield
+        finally:
+            self._lock.acquire()
+            self._whose = get_ident()
+
+
+class Decoders:
+    """So many children, each with a thread: `read` and `probe` are those of one that is free, the last one used first.
+
+    `turn` is lent out by a caller who waits for a child that stalls.
+    """
+
+    def __init__(self, limits: Limits, n: int, turn: Turn | None = None) -> None:
         self.threads = Threads(n, ThreadPoolExecutor(n))
-        self._each = [Decoder(limits) for _ in range(n)]
-        self._free: SimpleQueue[Decoder] = SimpleQueue()
+        self._each = [Decoder(limits, turn.lent if turn else nullcontext) for _ in range(n)]
+        self._free: LifoQueue[Decoder] = LifoQueue()
         for decoder in self._each:
             self._free.put(decoder)
 

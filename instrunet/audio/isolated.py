@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -27,6 +29,7 @@ from instrunet.errors import JobError
 _BY_ITSELF = signal.SIGABRT, signal.SIGSEGV, signal.SIGFPE, signal.SIGILL, signal.SIGXCPU
 ITS_OWN = tuple(-one for one in _BY_ITSELF)  # as exit codes
 BUSY = 1 / 3  # of the wait, that a decoder may be at work itself; the rest is for what else the machine has to do
+PATIENT_S = 0.25  # then whoever waits lets others work; five minutes of sound take a little more, which does no harm
 KEPT_BYTES = 1 << 24  # of memory for replies; what a longer one took is given back
 
 
@@ -41,16 +44,22 @@ class Limits:
     tries: int = 2
 
 
+Aside = Callable[[], AbstractContextManager[None]]
+
+
 class _Child(NamedTuple):
     process: "subprocess.Popen[bytes]"
     samples: Any  # the file in which it leaves those of a reply
 
 
 class Decoder:
-    """One child process, started anew when it is lost. Threads may share it; they wait for each other."""
+    """One child process, started anew when it is lost. Threads may share it; they wait for each other.
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self._limits = limits or Limits()
+    It is left `aside` as long as it keeps a caller waiting who has lost patience.
+    """
+
+    def __init__(self, limits: Limits | None = None, aside: Aside = nullcontext) -> None:
+        self._limits, self._aside = limits or Limits(), aside
         self._lock = threading.Lock()
         self._child: _Child | None = None
 
@@ -96,7 +105,7 @@ class Decoder:
                     raise DecodeError("corrupt", f"{shown(path)} is too much for the decoder, which {_told(why)}")
                 child = self._child or self._start()
                 try:
-                    found = _exchange(child, line, wait_s)
+                    found = _exchange(child, line, wait_s, self._aside)
                 except TimeoutError:
                     self._end()
                     why.append(f"gave no answer within {wait_s:.0f} s")
@@ -145,10 +154,12 @@ class Decoder:
         return None
 
 
-def _exchange(child: _Child, line: bytes, wait_s: float) -> tuple[dict[str, Any], list[Any]]:
+def _exchange(
+    child: _Child, line: bytes, wait_s: float, aside: Aside = nullcontext
+) -> tuple[dict[str, Any], list[Any]]:
     """Send a request; the head of the reply and its samples."""
     _pipe(child.process.stdin).write(line)
-    head = json.loads(_line(_pipe(child.process.stdout).fileno(), time.monotonic() + wait_s))
+    head = json.loads(_line(_pipe(child.process.stdout).fileno(), time.monotonic() + wait_s, aside))
     samples, at = list[NDArray[np.float32]](), 0
     for n in head.get("samples", ()):
         samples.append(_filled(np.empty(n, np.float32), child.samples.fileno(), at))
@@ -158,13 +169,19 @@ def _exchange(child: _Child, line: bytes, wait_s: float) -> tuple[dict[str, Any]
     return head, samples
 
 
-def _line(fd: int, deadline: float) -> bytes:
+def _line(fd: int, deadline: float, aside: Aside) -> bytes:
     """What comes from a pipe up to a line's end; TimeoutError at the deadline, EOFError when nobody is left to send."""
     content, ready = b"", select.poll()
     ready.register(fd, select.POLLIN)
+
+    def comes(within_s: float) -> bool:
+        return bool(ready.poll(max(0.0, within_s) * 1000))
+
     while not content.endswith(b"\n"):
-        if not ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            raise TimeoutError
+        if not comes(min(PATIENT_S, deadline - time.monotonic())):
+            with aside():
+                if not comes(deadline - time.monotonic()):
+                    raise TimeoutError
         got = os.read(fd, select.PIPE_BUF)
         if not got:
             raise EOFError

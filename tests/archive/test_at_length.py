@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from instrunet.archive.units import UnitSpec
 from instrunet.audio import io
 from instrunet.audio.isolated import Limits
 from instrunet.bundle import Bundle
+from pipelines.design import ON_A_CORE
 from pipelines.tag import Worker
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3000)]
@@ -66,20 +68,26 @@ def test_a_day_in_one_file(tmp_path: Path) -> None:
     LOG.info("%d processes, the largest %d MiB; %s", len(most), max(most.values()) >> 20, (place / "log").read_text())
 
 
-def test_poison_costs_the_others_next_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FLACs of 30 s (44.1 kHz, stereo), and one WAV in a hundred that aborts its decoder, beside those without it."""
+@pytest.mark.parametrize(("mark", "n", "most_s"), [(b"abort at read", POISON, None), (b"stall at read", 1, 1.5)])
+def test_poison_costs_the_others_next_to_nothing(
+    mark: bytes, n: int, most_s: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FLACs of 30 s (44.1 kHz, stereo), and one WAV in a hundred that aborts its decoder, beside those without it.
+
+    A decoder that sleeps, as on a disk that hangs, is waited for twice, beside the others' work.
+    """
     monkeypatch.syspath_prepend(str(ROOT / "tests/crashing"))
     tiny_bundle("multi").save(tmp_path / "bundle")
-    bad = set(random.Random(0).sample(range(FILES), POISON))
+    bad = set(random.Random(0).sample(range(FILES), n) if n > 1 else [0])
     (tmp_path / "calm").mkdir()
     for k in range(FILES):
-        wave = sound(30.0, 200 + k, 44_100)[:, None] * (1.0, 0.9)
+        wave = sound(1.0 if k in bad else 30.0, 200 + k, 44_100)[:, None] * (1.0, 0.9)
         if k not in bad:
             soundfile.write(tmp_path / f"calm/{k:04d}.flac", wave, 44_100)
             continue
         path = write(tmp_path / f"bad/{k:04d}.wav", wave, 44_100)
         content = bytearray(path.read_bytes())
-        content[44:64] = b"abort at read".ljust(20, b"\0")
+        content[44:64] = mark.ljust(20, b"\0")
         path.write_bytes(bytes(content))
     shutil.copytree(tmp_path / "calm", tmp_path / "poison")
     shutil.copytree(tmp_path / "bad", tmp_path / "poison", dirs_exist_ok=True)
@@ -88,20 +96,21 @@ def test_poison_costs_the_others_next_to_nothing(tmp_path: Path, monkeypatch: py
         for kind, found in took.items():
             found.append(_tagged(tmp_path, kind, f"{kind}-{turn}", len(bad) if kind == "poison" else 0))
     share = min(took["calm"]) / min(took["poison"])
-    LOG.info("throughput of the others: %.3f", share)
-    assert share >= 0.95, took
+    lost_s = min(took["poison"]) - min(took["calm"])
+    LOG.info("throughput of the others: %.3f; lost in %.1f s: %.2f s", share, min(took["calm"]), lost_s)
+    assert share >= 0.95 if most_s is None else lost_s < most_s, took
 
 
 def _tagged(home: Path, kind: str, name: str, n_bad: int) -> float:
-    """Seconds of one actor's work."""
+    """Seconds of one actor's work, as Ray has it: two threads that take turns."""
     spec = Bundle.load(home / "bundle").spec
     work = runs.begin(home / name, runs.Job(sources.archive(home / kind), spec, UnitSpec(), io.probe))[1]
     assert work
-    worker = Worker(str(home / name), str(home / "bundle"), Limits())
-    with worker.decoder:
+    worker = Worker(str(home / name), str(home / "bundle"), Limits(wait_s=1.0), n_decoders=ON_A_CORE)
+    with worker.decoder, ThreadPoolExecutor(ON_A_CORE) as pool:
         worker.decoder.probe(next((home / kind).iterdir()))  # its process starts
         began = time.perf_counter()
-        counts = [worker.make(number) for number in range(work.n_parts)]
+        counts = list(pool.map(worker.make, range(work.n_parts)))
         took = time.perf_counter() - began
     assert sum(one.get("bad", 0) for one in counts) == n_bad, counts[0]
     return took
