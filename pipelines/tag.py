@@ -104,7 +104,8 @@ def _tag(out: Path, work: WorkList, bundle: Bundle, args: argparse.Namespace, be
 class Worker:
     """An actor that makes parts: decode, features and network fused, so that only paths and rows cross processes.
 
-    `where` is a runtime, or a device as torch calls it: then parts may be made by several threads at a time.
+    `where` is a runtime, or a device as torch calls it. Parts may be made by several threads at a time: on a core they
+    take turns, and are no more than there are decoders.
     """
 
     def __init__(
