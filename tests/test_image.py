@@ -115,5 +115,5 @@ def test_the_working_folder_is_small(tmp_path: Path) -> None:
         names = {Path(name).parts[0] for name in sent.namelist()}
         total = sum(item.file_size for item in sent.infolist())
     assert {"jobs", "pipelines", "instrunet", "configs"} <= names
-    assert not {".git", ".venv", "runs", "tests", "docs"} & names
+    assert not {".git", ".venv", "runs", "tests", "docs", "benchmarks"} & names
     assert total < 1_500_000, f"{total} bytes; add what no job needs to .rayignore"
