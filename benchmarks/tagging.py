@@ -5,7 +5,7 @@
 vs_naive_native  over librosa.load, librosa's mel window by window and the same network in PyTorch, a file at a time
 vs_naive_224     the same with the network on pictures of 224 x 224
 of_decode_only   over decoding and resampling alone, in as many processes
-ray_vs_plain     the steady rate of the job over that of the same actor in plain processes: while all actors are at work
+ray_vs_plain     the steady rate of the job over that of the same actor in plain processes, the middle of three pairs
 fixed_core_s     processor seconds of a job with next to nothing to do, of all its processes, for each actor
 vs_mn10          over EfficientAT's mn10 as rebuilt here (`MN10`)
 
@@ -18,6 +18,8 @@ import argparse
 import json
 import multiprocessing
 import os
+import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -75,17 +77,14 @@ def main() -> None:
             "ours_224": rate_of("224", folder, files, where["224"]),
             "naive_224": by_hand(some, naive(made["224"])),
         }
-        rates["plain_steady"] = steady(folder / "out-native")
+        pairs = [pair(folder, files, where["native"]) for _ in range(3)]
         fixed = spent(job(folder, files[:2], "fixed", where["native"]))
-        assert job(folder, files, "ray", where["native"]).wait() == 0
-        rates["ray_steady"] = steady(folder / "out-ray")
     print(", ".join(f"our {name} network runs on {at}" for name, at in where.items()))
-    print(" ".join(MN10.split()))
-    for name, rate in rates.items():
-        print(f"{name}: {rate:.0f} s of sound a second")
+    print(MN10, *(f"{name}: {rate:.0f} s of sound a second" for name, rate in rates.items()), sep="\n")
+    print("steady, plain and Ray:", ", ".join(f"{plain:.0f} and {ray:.0f}" for plain, ray in pairs))
     found = {f"vs_naive_{name}": round(rates[f"ours_{name}"] / rates[f"naive_{name}"], 2) for name in NETWORKS} | {
         "of_decode_only": round(rates["ours_native"] / rates["decode"], 3),
-        "ray_vs_plain": round(rates["ray_steady"] / rates["plain_steady"], 3),
+        "ray_vs_plain": round(statistics.median(ray / plain for plain, ray in pairs), 3),
         "fixed_core_s": round(fixed / CORES, 1),
         "vs_mn10": round(rates["ours_native"] / rates["mn10"], 2),
     }
@@ -126,6 +125,7 @@ def chosen(bundle: Bundle, asked: str) -> str:
 def rate_of(side: str, folder: Path, files: list[Path], where: str = runtime.PLAIN) -> float:
     """Seconds of sound a second, of as many processes as cores; as `by_hand`, from the second file on."""
     if side != "decode":
+        shutil.rmtree(folder / f"out-{side}", ignore_errors=True)
         bundle = Bundle.load(folder / side)
         job = runs.Job(sources.archive(folder / "archive"), bundle.spec, UnitSpec(), io.probe)
         assert runs.begin(folder / f"out-{side}", job)[1]
@@ -166,6 +166,8 @@ def by_hand(files: list[Path], do: Callable[[Path], None]) -> float:
 
 def naive(bundle: Bundle) -> Callable[[Path], None]:
     front, logmel, rate = bundle.spec.front, bundle.spec.front.features[0], bundle.spec.front.sample_rate
+    how: dict[str, Any] = {"n_fft": logmel.n_fft, "hop_length": logmel.hop_length, "n_mels": logmel.n_mels}
+    how |= {"fmin": logmel.fmin_hz, "fmax": logmel.fmax_hz}
 
     @torch.inference_mode()
     def do(path: Path) -> None:
@@ -173,16 +175,7 @@ def naive(bundle: Bundle) -> Callable[[Path], None]:
         step = round(front.window_s * rate)
         pictures = []
         for at in range(0, len(wave) - step + 1, round(front.hop_s * rate)):
-            mel = librosa.feature.melspectrogram(
-                y=wave[at : at + step],
-                sr=rate,
-                n_fft=logmel.n_fft,
-                hop_length=logmel.hop_length,
-                n_mels=logmel.n_mels,
-                fmin=logmel.fmin_hz,
-                fmax=logmel.fmax_hz,
-                pad_mode="constant",
-            )
+            mel = librosa.feature.melspectrogram(y=wave[at : at + step], sr=rate, **how, pad_mode="constant")
             pictures.append(np.log(mel + logmel.floor))
         bundle.network({"logmel": torch.from_numpy(np.stack(pictures)).float()}).softmax(1)
 
@@ -205,8 +198,16 @@ def mn10() -> Callable[[Path], None]:
     return do
 
 
+def pair(folder: Path, files: list[Path], where: str) -> tuple[float, float]:
+    """The steady rates of plain processes and of the job, in turn: a shared machine is another after minutes."""
+    rate_of("native", folder, files, where)
+    assert job(folder, files, "ray", where).wait() == 0
+    return steady(folder / "out-native"), steady(folder / "out-ray")
+
+
 def job(folder: Path, files: list[Path], name: str, where: str) -> "subprocess.Popen[bytes]":
     """`jobs/tag.py` on these files."""
+    shutil.rmtree(folder / f"out-{name}", ignore_errors=True)
     listed = folder / f"{name}.txt"
     listed.write_text("".join(f"{path}\n" for path in files))
     command = [sys.executable, JOB, folder / "native", listed, "--out", folder / f"out-{name}", "--runtime", where]
@@ -224,7 +225,6 @@ def spent(process: "subprocess.Popen[bytes]") -> float:
 
 
 def _spent_below(pid: int) -> dict[int, float]:
-    """{pid: processor seconds} of a process and all that come of it."""
     stats = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
