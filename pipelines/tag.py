@@ -105,7 +105,7 @@ class Worker:
     """An actor that makes parts: decode, features and network fused, so that only paths and rows cross processes.
 
     `where` is a runtime, or a device as torch calls it. Parts may be made by several threads at a time: on a core they
-    take turns, and are no more than there are decoders.
+    take turns.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Worker:
             return self._made(number, speed.Clock(self.decoder.threads.n))
         with self._turn.mine():
             torch.set_num_threads(1)  # each thread has a number of its own
-            return self._made(number, speed.Clock())
+            return self._made(number, speed.Clock(now=self._turn.now))
 
     def _made(self, number: int, clock: speed.Clock) -> dict[str, Any]:
         with self._lock:

@@ -6,7 +6,7 @@ likewise. Where GPUs are, the cores are those that decode for them.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any, NamedTuple
@@ -41,13 +41,14 @@ class Prices(Spec):
 class Clock:
     """Seconds of each stage, for which threads may share a clock. What several decoders do side by side counts once."""
 
-    def __init__(self, n_decoders: int = 1) -> None:
+    def __init__(self, n_decoders: int = 1, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self._beside, self._lock = dict.fromkeys(("fetch", "decode"), n_decoders), Lock()
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        began = time.perf_counter()
+        began = self._now()
         try:
             yield
         finally:
@@ -55,7 +56,7 @@ class Clock:
 
     def add(self, stage: str, began: float) -> None:
         with self._lock:
-            self.seconds[stage] += (time.perf_counter() - began) / self._beside.get(stage, 1)
+            self.seconds[stage] += (self._now() - began) / self._beside.get(stage, 1)
 
 
 class Done(NamedTuple):

@@ -1,11 +1,12 @@
 """Several sounds at a time: what is made ahead of its turn, and decoders with a thread each to make it in."""
 
-from collections import deque
+import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from queue import LifoQueue
+from queue import Empty, LifoQueue
 from threading import Lock, get_ident
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -46,16 +47,20 @@ class Turn:
     """One thread works at a time; who waits for something else lends his turn to the next."""
 
     def __init__(self) -> None:
-        self._lock, self._whose = Lock(), 0
+        self._lock, self._whose, self._since = Lock(), 0, 0.0
+        self._held_s, self._lent_s = 0.0, defaultdict[int, float](float)
+
+    def now(self) -> float:
+        """In seconds; for a thread it stands still while another has the turn that it has lent."""
+        return time.perf_counter() - self._lent_s[get_ident()]
 
     @contextmanager
     def mine(self) -> Iterator[None]:
-        with self._lock:
-            self._whose = get_ident()
-            try:
-                yield
-            finally:
-                self._whose = 0
+        self._take()
+        try:
+            yield
+        finally:
+            self._give()
 
     @contextmanager
     def lent(self) -> Iterator[None]:
@@ -63,24 +68,35 @@ class Turn:
         if self._whose != get_ident():
             yield
             return
-        self._whose = 0
-        self._lock.release()
+        held_s = self._give()
         try:
             yield
         finally:
-            self._lock.acquire()
-            self._whose = get_ident()
+            self._take()
+            self._lent_s[get_ident()] += self._held_s - held_s
+
+    def _take(self) -> None:
+        self._lock.acquire()
+        self._whose, self._since = get_ident(), time.perf_counter()
+
+    def _give(self) -> float:
+        """For how long it was anybody's."""
+        self._held_s += time.perf_counter() - self._since
+        held_s, self._whose = self._held_s, 0
+        self._lock.release()
+        return held_s
 
 
 class Decoders:
     """So many children, each with a thread: `read` and `probe` are those of one that is free, the last one used first.
 
-    `turn` is lent out by a caller who waits for a child that stalls.
+    `turn` is lent out by a caller who waits for a child that stalls, or for one that is free.
     """
 
     def __init__(self, limits: Limits, n: int, turn: Turn | None = None) -> None:
         self.threads = Threads(n, ThreadPoolExecutor(n))
-        self._each = [Decoder(limits, turn.lent if turn else nullcontext) for _ in range(n)]
+        self._aside = turn.lent if turn else nullcontext
+        self._each = [Decoder(limits, self._aside) for _ in range(n)]
         self._free: LifoQueue[Decoder] = LifoQueue()
         for decoder in self._each:
             self._free.put(decoder)
@@ -105,7 +121,11 @@ class Decoders:
 
     @contextmanager
     def _one(self) -> Iterator[Decoder]:
-        decoder = self._free.get()
+        try:
+            decoder = self._free.get_nowait()
+        except Empty:
+            with self._aside():
+                decoder = self._free.get()
         try:
             yield decoder
         finally:

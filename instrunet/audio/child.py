@@ -90,6 +90,8 @@ def _listen(requests: BinaryIO, lines: "queue.SimpleQueue[bytes]") -> None:
     """In a thread of its own, so that we end with our parent even while we decode: however it ends, the pipe closes."""
     for line in requests:
         lines.put(line)
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)  # with FFmpeg, which may stall
     os._exit(0)
 
 

@@ -8,7 +8,8 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any, Self
+from tempfile import TemporaryFile
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ PREROLL_S = 0.5  # a frame of AAC overlaps the one before; this is twenty of the
 # What an encoder's padding may differ from the length that the container states: two frames of 1024 samples, doubled
 SLACK = 4096
 PROBE_S = 30.0  # a header is read in 0.1 s
+SAID_BYTES = 1 << 14  # of its complaints the last are told
 
 
 def form_of(fd: int) -> str | None:
@@ -79,12 +81,13 @@ class Piped:
         cut = (
             ["-af", f"atrim=start_sample={self._at}"] if self._form == "aac" else ["-af", f"atrim=start_pts={self._at}"]
         )
+        self._said = _said()
         self._process = subprocess.Popen(
             [*_command("ffmpeg"), "-nostdin", "-ss", f"{seek_s:.6f}", "-copyts", "-f", self._form, "-i"]
             + [_url(self._path), "-map", "0:a:0", *cut, "-f", "f32le", "-"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._said,
         )
         return self._process
 
@@ -93,14 +96,16 @@ class Piped:
         process, self._process = self._process, None
         if process is None:
             return ""
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None
         done = not process.stdout.read(1)
         if not done:
             process.kill()
-        said = process.stderr.read().decode(errors="replace").strip()
         process.stdout.close()
-        process.stderr.close()
         code = process.wait()
+        with self._said as complaints:
+            length = complaints.seek(0, os.SEEK_END)
+            complaints.seek(max(0, length - SAID_BYTES))
+            said = complaints.read().decode(errors="replace").strip()
         return (said.splitlines() or [f"FFmpeg ended with exit code {code}"])[-1] if done and (said or code) else ""
 
 
@@ -120,6 +125,11 @@ def _probed(path: Path, form: str) -> dict[str, Any]:
         raise RuntimeError(said[-1] if said else "no sound stream in it")
     found: dict[str, Any] = streams[0]
     return found
+
+
+def _said() -> IO[bytes]:
+    """For what FFmpeg complains of: a pipe would be full of it before the sound is at its end."""
+    return TemporaryFile()
 
 
 def _command(program: str) -> list[str]:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -29,7 +29,7 @@ from instrunet.errors import JobError
 _BY_ITSELF = signal.SIGABRT, signal.SIGSEGV, signal.SIGFPE, signal.SIGILL, signal.SIGXCPU
 ITS_OWN = tuple(-one for one in _BY_ITSELF)  # as exit codes
 BUSY = 1 / 3  # of the wait, that a decoder may be at work itself; the rest is for what else the machine has to do
-PATIENT_S = 0.25  # then whoever waits lets others work; five minutes of sound take a little more, which does no harm
+PATIENT_S, PATIENT = 0.25, 1 / 100  # of the wait if that is more: whoever has waited so long lets others work
 KEPT_BYTES = 1 << 24  # of memory for replies; what a longer one took is given back
 
 
@@ -112,6 +112,9 @@ class Decoder:
                 except (EOFError, OSError):
                     code = self._end()
                     why.append(spun if code == -signal.SIGXCPU else _cause(code))
+                except BaseException:  # whoever asks next is not given the answer to this
+                    self._end()
+                    raise
         head, samples = found
         if "status" in head:
             raise DecodeError(head["status"], head["error"])
@@ -130,6 +133,7 @@ class Decoder:
             bufsize=0,
             env=os.environ | {"PYTHONPATH": path},
             pass_fds=[samples.fileno()],
+            process_group=0,  # with what it starts itself
         )
         self._child = child = _Child(process, samples)
         try:
@@ -141,17 +145,20 @@ class Decoder:
         return child
 
     def _end(self) -> int | None:
-        """No child is left, dead or alive. Its exit code; None where it took our signal to end it."""
+        """No child is left, nor what it started. Its exit code; None where it took our signal to end it."""
         child, self._child = self._child, None
         if child is None:
             return None
-        with child.samples, child.process as process:
+        process, code = child.process, None
+        with child.samples, _pipe(process.stdout):
             _pipe(process.stdin).close()  # which ends it, unless it holds the interpreter
-            try:
-                return process.wait(0.5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        return None
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(0.5)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):  # a disk that hangs keeps its own
+                process.wait(0.5)
+        return code
 
 
 def _exchange(
@@ -159,7 +166,7 @@ def _exchange(
 ) -> tuple[dict[str, Any], list[Any]]:
     """Send a request; the head of the reply and its samples."""
     _pipe(child.process.stdin).write(line)
-    head = json.loads(_line(_pipe(child.process.stdout).fileno(), time.monotonic() + wait_s, aside))
+    head = json.loads(_line(_pipe(child.process.stdout).fileno(), wait_s, aside))
     samples, at = list[NDArray[np.float32]](), 0
     for n in head.get("samples", ()):
         samples.append(_filled(np.empty(n, np.float32), child.samples.fileno(), at))
@@ -169,16 +176,16 @@ def _exchange(
     return head, samples
 
 
-def _line(fd: int, deadline: float, aside: Aside) -> bytes:
-    """What comes from a pipe up to a line's end; TimeoutError at the deadline, EOFError when nobody is left to send."""
-    content, ready = b"", select.poll()
+def _line(fd: int, wait_s: float, aside: Aside) -> bytes:
+    """What comes from a pipe up to a line's end; TimeoutError after the wait, EOFError when nobody is left to send."""
+    content, ready, deadline = b"", select.poll(), time.monotonic() + wait_s
     ready.register(fd, select.POLLIN)
 
     def comes(within_s: float) -> bool:
         return bool(ready.poll(max(0.0, within_s) * 1000))
 
     while not content.endswith(b"\n"):
-        if not comes(min(PATIENT_S, deadline - time.monotonic())):
+        if not comes(min(max(PATIENT_S, PATIENT * wait_s), deadline - time.monotonic())):
             with aside():
                 if not comes(deadline - time.monotonic()):
                     raise TimeoutError

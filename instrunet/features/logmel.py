@@ -102,7 +102,8 @@ class LogMel(nn.Module):
         """Of a block. Kept from call to call: malloc may give so much back each time, which doubles a call's time."""
         with suppress(IndexError):
             return self._free.pop()
-        return torch.empty(max(1, BLOCK_SAMPLES // self.spec.n_fft), self.spec.n_fft, dtype=torch.float32)
+        with torch.inference_mode(False):  # or nobody could write into it outside of the mode it was made in
+            return torch.empty(max(1, BLOCK_SAMPLES // self.spec.n_fft), self.spec.n_fft, dtype=torch.float32)
 
     def has_end_to_end(self, n_fft: int) -> bool:
         """Whether frames of so many samples, the first at the clip's begin, are among its own."""

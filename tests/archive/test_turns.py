@@ -13,7 +13,7 @@ from conftest import ROOT
 from instrunet.archive import books, runs, sources
 from instrunet.archive.units import UnitSpec
 from instrunet.audio import io
-from instrunet.audio.ahead import Turn
+from instrunet.audio.ahead import Decoders, Turn
 from instrunet.audio.isolated import Decoder, Limits
 from instrunet.bundle import Bundle
 from instrunet.data.parts import part_path
@@ -54,6 +54,43 @@ def test_one_works_at_a_time_and_lends_its_turn() -> None:
         for done in [pool.submit(first), pool.submit(second)]:
             done.result()
     assert told == ["first", "second", "second still", "first again"]
+
+
+def test_seconds_are_ones_own_where_nobody_else_works_meanwhile() -> None:
+    turn, clock, lent = Turn(), time.perf_counter, threading.Event()
+    with turn.mine():
+        began, own = clock(), turn.now()
+        with turn.lent():
+            time.sleep(0.2)
+        assert abs((turn.now() - own) - (clock() - began)) < 0.05
+
+    def other() -> None:
+        lent.wait(10)
+        with turn.mine():
+            time.sleep(0.5)
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(other)
+        with turn.mine():
+            began, own = clock(), turn.now()
+            with turn.lent():
+                lent.set()
+                time.sleep(0.2)
+            assert clock() - began >= 0.5 and turn.now() - own < 0.3
+        done.result()
+
+
+def test_one_decoder_for_two_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tests/crashing"))
+    bad, turn = bad_file(tmp_path / "bad.wav"), Turn()
+
+    def read(_: int) -> str:
+        with turn.mine(), pytest.raises(io.DecodeError) as error:
+            decoders.read(bad, RATE, 0.0, 1.0)
+        return error.value.status
+
+    with Decoders(Limits(wait_s=0.5), 1, turn) as decoders, ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(read, range(2), timeout=60)) == ["corrupt"] * 2
 
 
 def test_who_has_no_turn_lends_none() -> None:

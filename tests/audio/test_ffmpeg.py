@@ -1,15 +1,21 @@
 """M4A and AAC: what FFmpeg gives is the sound that went in, ranges are the whole, and damage is said."""
 
+import os
 import shutil
 import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
+from conftest import ROOT
 
 from instrunet.audio import ffmpeg, io
 from instrunet.audio.io import DecodeError
+from instrunet.audio.isolated import Decoder, Limits
 
 RATE = 44_100
 here = shutil.which("ffmpeg") and shutil.which("ffprobe")
@@ -69,6 +75,62 @@ def test_without_ffmpeg_the_reason_names_it(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(DecodeError, match="M4A and AAC need FFmpeg, which is not on the PATH: install ffmpeg") as error:
         io.probe(tmp_path / "a.m4a")
     assert error.value.status == "unreadable"
+
+
+@pytest.fixture
+def m4a(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of a second of silence, for an `ffmpeg` that a test writes: what its programs say is the shell's."""
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + b"\0" * 99)
+    stated = '{"streams": [{"sample_rate": "8000", "channels": 1, "duration": "1.0"}]}'
+    program(tmp_path / "ffprobe", f"echo '{stated}'")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    return tmp_path / "a.m4a"
+
+
+def program(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_who_complains_without_end_still_gives_its_sound(m4a: Path) -> None:
+    program(m4a.parent / "ffmpeg", "yes 'one odd frame' | head -c 1000000 >&2; head -c 16000 /dev/zero")
+    with Decoder(Limits(wait_s=5.0)) as decoder:
+        sound = decoder.read(m4a, 8000, 0.0, 1.0)
+    assert len(sound.wave) == 4000 and "0.500 s fewer than its header promises" in sound.damage
+
+
+def test_one_that_stalls_is_ended_with_its_decoder(m4a: Path) -> None:
+    program(m4a.parent / "ffmpeg", f"echo $$ >> {m4a.parent}/pids; exec sleep 60")
+    with Decoder(Limits(wait_s=1.0)) as decoder, pytest.raises(DecodeError, match="gave no answer within 1 s twice"):
+        decoder.read(m4a, 8000, 0.0, 1.0)
+    pids = (m4a.parent / "pids").read_text().split()
+    assert len(pids) == 2 and not [pid for pid in pids if runs(pid)]
+
+
+def test_and_with_who_had_started_that(m4a: Path) -> None:
+    program(m4a.parent / "ffmpeg", f"echo $$ >> {m4a.parent}/pids; exec sleep 60")
+    code = "import pathlib, sys; from instrunet.audio import isolated; "
+    code += "isolated.Decoder().read(pathlib.Path(sys.argv[1]), 8000)"
+    with subprocess.Popen([sys.executable, "-c", code, str(m4a)], env=os.environ | {"PYTHONPATH": str(ROOT)}) as job:
+        assert within(30, lambda: (m4a.parent / "pids").is_file() and (m4a.parent / "pids").stat().st_size > 0)
+        job.kill()
+    (pid,) = (m4a.parent / "pids").read_text().split()
+    assert within(5, lambda: not runs(pid))
+
+
+def within(seconds: float, found: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not found() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found()
+
+
+def runs(pid: str) -> bool:
+    """Unless it is dead and waits to be looked at."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_mpeg_audio_is_not_taken_for_aac(tmp_path: Path) -> None:

@@ -186,6 +186,40 @@ def test_it_ends_with_its_parent(tmp_path: Path, mark: str) -> None:
     assert not _runs(child)
 
 
+def test_a_child_that_even_a_kill_does_not_end_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that waits for a disk: here it is stopped, and our kill does not come."""
+    path, kill = written(tmp_path / "a.wav"), os.killpg
+    with Decoder(Limits(wait_s=0.5, wait_per_s=0.0)) as decoder:
+        decoder.probe(path)
+        first = decoder._child.process
+        os.kill(first.pid, signal.SIGSTOP)
+        monkeypatch.setattr(isolated.os, "killpg", lambda *_: None)
+        began = time.monotonic()
+        assert len(decoder.read(path, RATE).wave) == RATE
+        assert time.monotonic() - began < 10 and first.poll() is None
+        monkeypatch.undo()
+        kill(first.pid, signal.SIGKILL)
+        first.wait(5)
+
+
+def test_after_an_interrupt_the_next_file_is_itself(tmp_path: Path) -> None:
+    long, short = written(tmp_path / "long.wav", 240.0), written(tmp_path / "short.wav")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    was = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with Decoder() as decoder:
+            decoder.probe(short)
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            with pytest.raises(KeyboardInterrupt):
+                decoder.read(long, RATE)
+            assert len(decoder.read(short, RATE).wave) == RATE
+    finally:
+        signal.signal(signal.SIGALRM, was)
+
+
 def _runs(process: Path) -> bool:
     try:
         return (process / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"  # whose parent has yet to look at it
