@@ -29,15 +29,16 @@ N_FILES, KILLS = int(os.environ.get("N_FILES", 2000)), int(os.environ.get("KILLS
 SEED = int(os.environ.get("SEED", 0))
 WAYS = ("driver", "actor", "raylet", "before the books", "SIGTERM", "late writer")
 LONGEST_S = 25  # from SIGTERM to the end
-APART_S = (10.0, 25.0)  # kills of a tagging that is killed again and again; a job needs some 8 s to begin
+APART_S = (12.0, 25.0)  # kills of a tagging that is killed again and again: undisturbed it takes a minute
+SHORT_S, LONG_S = (4.0, 12.0), (30.0, 90.0)  # files of the others, and of that one
 
 
 class Tagging:
-    def __init__(self, home: Path, name: str) -> None:
-        self.home, self.out = home, home / name
+    def __init__(self, home: Path, name: str, archive: str = "archive") -> None:
+        self.home, self.out, self.archive = home, home / name, archive
 
     def start(self) -> "subprocess.Popen[str]":
-        command = f"exec python jobs/tag.py bundle archive --out {self.out} --unit-s 5"
+        command = f"exec python jobs/tag.py bundle {self.archive} --out {self.out} --unit-s 5"
         calm = environment() | {"RAY_worker_niceness": "0", "PYTHONPATH": str(ROOT)}
         with (self.home / "log").open("a") as log:
             return subprocess.Popen(["bash", "-c", command], cwd=self.home, env=calm, stdout=log, stderr=log, text=True)
@@ -136,9 +137,10 @@ def one(home: Path, number: int, way: str, wanted: dict[str, Any], n_parts: int)
     return good
 
 
-def again_and_again(home: Path, wanted: dict[str, Any], n_parts: int) -> bool:
-    rng = random.Random(SEED)
-    run = Tagging(home, "tags-again")
+def again_and_again(home: Path) -> bool:
+    make(home, "long", LONG_S)
+    wanted, n_parts = undisturbed(home, "long")
+    rng, run = random.Random(SEED), Tagging(home, "tags-again", "long")
     killed, code = list[str](), -1
     while code != 0 and len(killed) < 100:
         job, code = run.start(), None
@@ -154,28 +156,34 @@ def again_and_again(home: Path, wanted: dict[str, Any], n_parts: int) -> bool:
     return good
 
 
-def make(home: Path) -> None:
-    tiny_bundle("multi").save(home / "bundle")
+def make(home: Path, archive: str, between_s: tuple[float, float]) -> None:
     rng = np.random.default_rng(0)
     for k in range(N_FILES):
-        path = write(home / f"archive/{k % 20:02d}/{k:05d}.wav", sound(float(rng.uniform(4, 12)), 200 + k % 700, RATE))
+        path = write(
+            home / archive / f"{k % 20:02d}/{k:05d}.wav", sound(float(rng.uniform(*between_s)), 200 + k % 700, RATE)
+        )
         if k % 20 == 7:
             path.write_bytes((b"no sound", path.read_bytes()[: len(path.read_bytes()) // 2], b"")[k // 20 % 3])
+
+
+def undisturbed(home: Path, archive: str) -> tuple[dict[str, Any], int]:
+    """What it has to give, and in how many parts."""
+    calm = Tagging(home, f"undisturbed-{archive}", archive)
+    assert calm.start().wait(900) == 0, (home / "log").read_text()
+    rows = calm.rows()
+    print(f"undisturbed: {len(rows['recordings'])} files, {len(rows['units'])} units, {calm.n_parts} parts", flush=True)
+    return rows, calm.n_parts
 
 
 def main() -> int:
     with TemporaryDirectory(prefix="soak-") as folder:
         home = make_place(Path(folder) / "instrunet")
-        make(home)
-        calm = Tagging(home, "undisturbed")
-        assert calm.start().wait(600) == 0, (home / "log").read_text()
-        wanted, n_parts = calm.rows(), calm.n_parts
-        print(
-            f"undisturbed: {len(wanted['recordings'])} files, {len(wanted['units'])} units, {n_parts} parts", flush=True
-        )
+        tiny_bundle("multi").save(home / "bundle")
+        make(home, "archive", SHORT_S)
+        wanted, n_parts = undisturbed(home, "archive")
         good = sum(one(home, k, WAYS[k % len(WAYS)], wanted, n_parts) for k in range(KILLS))
         print(f"{good} of {KILLS} end with the rows of the undisturbed run")
-        return 0 if again_and_again(home, wanted, n_parts) and good == KILLS else 1
+        return 0 if again_and_again(home) and good == KILLS else 1
 
 
 if __name__ == "__main__":
