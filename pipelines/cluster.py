@@ -27,6 +27,7 @@ OBJECT_STORE_BYTES = 1 << 30  # we move paths and part numbers, never waveforms
 NO_PROGRESS_S = 1800
 STARTS = 3  # tries
 LONGEST_WORD = 300  # of a node's
+NO_NEWS = "worker processes have been started", "killed by `ray.kill`"  # the actors of a job that has failed
 LONGEST_TMPDIR = 40  # a socket's path may have 107 characters, of which Ray's session takes the rest
 
 
@@ -82,10 +83,10 @@ def _init(spec: ClusterSpec, *, verbose: bool) -> None:
 
 
 def _told(data: dict[str, Any], ignore_prefix: bool) -> None:
-    """What a node has to say of itself, such as of a full disk; that there are many small processes is no news."""
+    """What a node has to say of itself, such as of a full disk; what we have done to it ourselves is no news."""
     del ignore_prefix
     for text in data["lines"]:
-        if "worker processes have been started" not in text:
+        if not any(known in text for known in NO_NEWS):
             note(f"Ray: {' '.join(text.split())[:LONGEST_WORD]}")
 
 

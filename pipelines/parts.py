@@ -69,5 +69,5 @@ def told(make: Callable[[int], dict[str, Any]], row: Mapping[str, Any]) -> dict[
     number = int(row["part"])
     try:
         return {"part": number, "failed": "", **make(number)}
-    except InstrunetError as error:
+    except (InstrunetError, OSError) as error:
         return {"part": number, "failed": str(error)}

@@ -7,19 +7,22 @@ FOLDER/_SUCCESS             written last
 A folder may be a URL of a store (`places.put` says what it promises there).
 """
 
+import errno
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from instrunet.config import canonical_json
 from instrunet.data import places
-from instrunet.errors import DataError
+from instrunet.errors import DataError, JobError
 
 PLAN, DONE = "plan.json", "_SUCCESS"
+FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 
 def write_aside(path: Path, write: Callable[[Path], Any]) -> Path:
@@ -27,14 +30,10 @@ def write_aside(path: Path, write: Callable[[Path], Any]) -> Path:
     if places.is_remote(path):
         places.put(path, write, create=False)
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = _aside(path)
-    try:
+    with _room(path) as aside:
         write(aside)
         _sync(aside)
         aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
     return path
 
 
@@ -44,16 +43,13 @@ def publish(path: Path, write: Callable[[Path], Any]) -> bool:
         return False
     if places.is_remote(path):
         return places.put(path, write, create=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = _aside(path)
     try:
-        write(aside)
-        _sync(aside)
-        os.link(aside, path)
+        with _room(path) as aside:
+            write(aside)
+            _sync(aside)
+            os.link(aside, path)
     except FileExistsError:
         return False
-    finally:
-        aside.unlink(missing_ok=True)
     return True
 
 
@@ -139,6 +135,23 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def write_json(path: Path, value: Any) -> Path:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     return write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+@contextmanager
+def _room(path: Path) -> Iterator[Path]:
+    """A name beside it to write under, which nothing is left of; JobError where there is no room."""
+    aside = _aside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise JobError(
+            f"{path} cannot be written: {os.strerror(error.errno)}; make room, then the same command goes on"
+        ) from None
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _aside(path: Path) -> Path:

@@ -33,5 +33,7 @@ def test_a_late_start_is_tried_again(late: int, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_a_node_says_of_itself_is_no_result(capsys: pytest.CaptureFixture[str]) -> None:
-    cluster._told({"lines": ["disk\n is full", "WARNING: 8 PYTHON worker processes have been started"]}, False)
+    ours = "Task submit failed. It will be retried. Error: The actor is dead because it was killed by `ray.kill`."
+    many = "WARNING: 8 PYTHON worker processes have been started"
+    cluster._told({"lines": ["disk\n is full", many, ours]}, False)
     assert tuple(capsys.readouterr()) == ("", "Ray: disk is full\n")
