@@ -2,7 +2,8 @@
 
 `make soak`. In turn: SIGKILL to the driver, to an actor, to the raylet, to the driver between the last part and the
 books, SIGTERM to the driver, and an actor that is stopped, outlives its driver and wakes when another run has finished.
-At last one tagging whose actors and drivers are killed again and again until it is done. One file in twenty is bad.
+Then jobs of the same command two at a time, and one tagging whose actors and drivers are killed again and again until
+it is done. One file in twenty is bad.
 Only processes started here are signalled, by pid.
 """
 
@@ -26,6 +27,7 @@ from archives import RATE, sound, tiny_bundle, write
 from conftest import ROOT, environment, make_place
 
 N_FILES, KILLS = int(os.environ.get("N_FILES", 2000)), int(os.environ.get("KILLS", 20))
+TWINS = int(os.environ.get("TWINS", 10))
 SEED = int(os.environ.get("SEED", 0))
 WAYS = ("driver", "actor", "raylet", "before the books", "SIGTERM", "late writer")
 LONGEST_S = 25  # from SIGTERM to the end
@@ -137,6 +139,15 @@ def one(home: Path, number: int, way: str, wanted: dict[str, Any], n_parts: int)
     return good
 
 
+def twins(home: Path, number: int, wanted: dict[str, Any]) -> bool:
+    """Two jobs on one folder at the same time."""
+    run = Tagging(home, f"twins-{number}")
+    codes = [job.wait(300) for job in (run.start(), run.start())]
+    good = codes == [0, 0] and run.is_closed() and run.rows() == wanted
+    print(f"{number:2d}  two at once: exit {codes}, {'equal' if good else 'NOT EQUAL'}", flush=True)
+    return good
+
+
 def again_and_again(home: Path) -> bool:
     make(home, "long", LONG_S)
     wanted, n_parts = undisturbed(home, "long")
@@ -183,7 +194,9 @@ def main() -> int:
         wanted, n_parts = undisturbed(home, "archive")
         good = sum(one(home, k, WAYS[k % len(WAYS)], wanted, n_parts) for k in range(KILLS))
         print(f"{good} of {KILLS} end with the rows of the undisturbed run")
-        return 0 if again_and_again(home) and good == KILLS else 1
+        twice = sum(twins(home, k, wanted) for k in range(TWINS))
+        print(f"{twice} of {TWINS} that are two at once end with the same")
+        return 0 if again_and_again(home) and (good, twice) == (KILLS, TWINS) else 1
 
 
 if __name__ == "__main__":
