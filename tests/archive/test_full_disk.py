@@ -1,13 +1,13 @@
 """Tags on a disk that is full: said so, nothing of it unreadable, and gone on with once there is room."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from archives import RATE, sound, tiny_bundle, write
+from disks import small_disk
 
 from instrunet.archive import books, runs, sources
 from instrunet.archive.units import UnitSpec
@@ -24,12 +24,8 @@ SAID = r"^{}/\S+ cannot be written: No space left on device; make room, then the
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True).returncode:
-        pytest.skip("mounting a small disk needs root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        yield disk
 
 
 def test_a_full_disk_is_told_and_the_same_command_goes_on(disk: Path, tmp_path: Path) -> None:

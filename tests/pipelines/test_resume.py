@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import environment, make_place, run
+from disks import small_disk
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 EPOCHS = 8
@@ -132,25 +133,19 @@ def test_a_driver_that_is_told_to_stop_keeps_its_step(undisturbed: Path, disturb
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], capture_output=True).returncode:
-        pytest.skip("a disk of 64 MB takes a mount, which takes root")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "64m") as disk:
+        yield disk
 
 
 @pytest.mark.soak
-def test_a_full_disk_fails_the_job_and_the_same_command_goes_on(
-    undisturbed: Path, disturbed: Path, small_disk: Path
-) -> None:
-    shutil.copytree(disturbed / "runs", small_disk / "runs")
+def test_a_full_disk_fails_the_job_and_the_same_command_goes_on(undisturbed: Path, disturbed: Path, disk: Path) -> None:
+    shutil.copytree(disturbed / "runs", disk / "runs")
     shutil.rmtree(disturbed / "runs")
-    (disturbed / "runs").symlink_to(small_disk / "runs")
+    (disturbed / "runs").symlink_to(disk / "runs")
     job = begin(disturbed)
     workers_after_an_epoch(disturbed, job)
-    with contextlib.suppress(OSError), (small_disk / "ballast").open("wb", buffering=0) as ballast:
+    with contextlib.suppress(OSError), (disk / "ballast").open("wb", buffering=0) as ballast:
         while True:
             ballast.write(bytes(4096))
     assert job.wait(120) == 1
@@ -160,7 +155,7 @@ def test_a_full_disk_fails_the_job_and_the_same_command_goes_on(
         r"make room, then the same command goes on after step \d+",
         told,
     ), told
-    (small_disk / "ballast").unlink()
+    (disk / "ballast").unlink()
     again = run(TRAIN, disturbed)
     assert again.returncode == 0, again.stdout + again.stderr
     assert outcome(disturbed) == outcome(undisturbed)
