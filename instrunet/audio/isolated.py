@@ -145,7 +145,7 @@ class Decoder:
         return child
 
     def _end(self) -> int | None:
-        """No child is left, nor what it started. Its exit code; None where it took our signal to end it."""
+        """No child is ours any more, nor what it started. Its exit code; None where it took our signal to end it."""
         child, self._child = self._child, None
         if child is None:
             return None
